@@ -1,0 +1,135 @@
+//! What the machine offers that a test must be able to replace: wall time and randomness.
+//!
+//! Nothing else in the crate calls `SystemTime::now`, `Instant::now` or a random
+//! source (clippy's `disallowed-methods` says so). Deadlines use `tokio::time`, which
+//! tests pause.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// Wall-clock time.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The time now; may go backwards when the machine's clock is set.
+    fn now(&self) -> SystemTime;
+}
+
+/// A source of bytes for nonces, identifiers and jitter.
+pub trait Random: Send + Sync + fmt::Debug {
+    /// Fills `out`. Must be unpredictable in production; panics if the operating
+    /// system refuses, because no safe nonce can be made then.
+    fn fill(&self, out: &mut [u8]);
+}
+
+/// The two, as they are passed around.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+}
+
+impl Env {
+    /// The machine's own clock and random source.
+    pub fn system() -> Self {
+        Self { clock: Arc::new(SystemClock), random: Arc::new(OsRandom(SystemRandom::new())) }
+    }
+
+    /// A clock that stands still and a seeded generator: for tests only.
+    pub fn seeded(seed: u64) -> Self {
+        Self { clock: Arc::new(FixedClock::default()), random: Arc::new(SeededRandom::new(seed)) }
+    }
+
+    /// Milliseconds since the Unix epoch; 0 for a clock set before it.
+    pub fn millis(&self) -> u64 {
+        let since = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A random 64-bit number.
+    pub fn random_u64(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.random.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+}
+
+#[derive(Debug)]
+struct SystemClock;
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+struct OsRandom(SystemRandom);
+
+impl fmt::Debug for OsRandom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OsRandom")
+    }
+}
+
+impl Random for OsRandom {
+    #[allow(clippy::expect_used, reason = "without randomness no nonce is safe: stop")]
+    fn fill(&self, out: &mut [u8]) {
+        self.0.fill(out).expect("the operating system's random source failed");
+    }
+}
+
+/// A clock that moves only when told: for tests.
+#[derive(Debug)]
+pub struct FixedClock(AtomicU64);
+
+impl Default for FixedClock {
+    fn default() -> Self {
+        Self(AtomicU64::new(1_700_000_000_000))
+    }
+}
+
+impl FixedClock {
+    /// Moves the clock on.
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+}
+
+impl Clock for FixedClock {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// SplitMix64: repeatable, not secret; for tests.
+#[derive(Debug)]
+pub struct SeededRandom(AtomicU64);
+
+impl SeededRandom {
+    /// A generator whose whole output follows from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    fn next(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+impl Random for SeededRandom {
+    fn fill(&self, out: &mut [u8]) {
+        for chunk in out.chunks_mut(8) {
+            let bytes = self.next().to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+    }
+}

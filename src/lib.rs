@@ -1,0 +1,30 @@
+//! `privicorefs` mounts a Privicore vault as a drive.
+//!
+//! ```text
+//! cli        what the user typed                    config   typed, validated, redacted
+//! mount      composition root, signals, drain       control  socket: status, sync
+//! fuse       fuser callbacks, VfsError -> errno; the only code that names fuser
+//! vfs        one method per operation: inodes, handles, xattrs
+//! catalog    names, segments, publish, merge        content  staging, cache, write-back, fetch, parts
+//! store      what a token store offers, with retry and limits as decorators
+//! privicore  the client: HTTP, channel, flows       engine   the embedded server
+//! protocol   wire words     crypto  seal/open       env  clock, randomness     telemetry
+//! ```
+//!
+//! Arrows point down only; `tests/layering.rs` enforces it.
+
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod content;
+pub mod control;
+pub mod crypto;
+pub mod engine;
+pub mod env;
+pub mod fuse;
+pub mod mount;
+pub mod privicore;
+pub mod protocol;
+pub mod store;
+pub mod telemetry;
+pub mod vfs;

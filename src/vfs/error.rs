@@ -1,0 +1,82 @@
+//! Errors of operations: a variant per POSIX meaning, each naming its victim.
+
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Why an operation failed. `fuse::errno` maps each variant to one errno, exhaustively.
+#[derive(Debug, Clone, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's message is its meaning; the fields are the victim")]
+pub enum VfsError {
+    #[error("{what}: no such file or directory")]
+    NotFound { what: String },
+    #[error("{what}: already exists")]
+    Exists { what: String },
+    #[error("{what}: not a directory")]
+    NotDir { what: String },
+    #[error("{what}: is a directory")]
+    IsDir { what: String },
+    #[error("{what}: directory not empty")]
+    NotEmpty { what: String },
+    #[error("{what}: invalid argument: {why}")]
+    Invalid { what: String, why: &'static str },
+    #[error("{what}: name longer than 255 bytes")]
+    NameTooLong { what: String },
+    #[error("handle {fh}: not open for that")]
+    BadHandle { fh: u64 },
+    #[error("{what}: the drive is mounted read-only")]
+    ReadOnly { what: String },
+    #[error("{what}: operation not permitted")]
+    NotPermitted { what: String },
+    #[error("{what}: permission denied: {why}")]
+    Denied { what: String, why: String },
+    #[error("{what}: the service refuses the login: {why}")]
+    Unauthenticated { what: String, why: String },
+    #[error("{what}: changed on the server while it was used; open it again")]
+    Stale { what: String },
+    #[error("{what}: larger than the service takes")]
+    TooLarge { what: String },
+    #[error("{what}: the staging area is full: {why}")]
+    StagingFull { what: String, why: String },
+    #[error("{what}: too many links")]
+    TooManyLinks { what: String },
+    #[error("{what}: no such attribute")]
+    NoAttr { what: String },
+    #[error("{what}: attribute larger than the caller's buffer")]
+    Range { what: String },
+    #[error("{what}: not supported")]
+    Unsupported { what: String },
+    #[error("{what}: the service did not answer in time: {why}")]
+    TimedOut { what: String, why: String },
+    #[error("{what}: the service cannot be reached: {why}")]
+    Unavailable { what: String, why: String },
+    #[error("{what}: content failed authentication: {why}")]
+    Corrupt { what: String, why: String },
+    #[error("{what}: local disk: {why}")]
+    Local { what: String, why: String },
+    #[error("{what}: interrupted by unmount")]
+    Closing { what: String },
+}
+
+/// A result of an operation.
+pub type VfsResult<T> = Result<T, VfsError>;
+
+impl VfsError {
+    /// Turns a store's error into the operation's, for the file `what`.
+    pub fn from_store(what: impl Into<String>, error: &StoreError) -> Self {
+        use StoreErrorKind as K;
+        let what = what.into();
+        let why = error.to_string();
+        match error.kind {
+            K::NotFound => Self::Stale { what },
+            K::Unauthenticated => Self::Unauthenticated { what, why },
+            K::Denied => Self::Denied { what, why },
+            K::Invalid => Self::Invalid { what, why: "the service refused the parameters" },
+            K::TooLarge => Self::TooLarge { what },
+            K::Unsupported => Self::Unsupported { what },
+            K::TimedOut => Self::TimedOut { what, why },
+            K::Unavailable | K::RateLimited | K::NoStorage | K::Protocol => {
+                Self::Unavailable { what, why }
+            }
+            K::Local => Self::Local { what, why },
+        }
+    }
+}
