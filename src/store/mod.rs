@@ -240,7 +240,10 @@ impl StoreError {
     /// Whether the same call may succeed later with nothing changed here.
     pub fn is_retryable(&self) -> bool {
         use StoreErrorKind as K;
-        matches!(self.kind, K::Unavailable | K::TimedOut | K::RateLimited | K::Protocol | K::NoStorage)
+        matches!(
+            self.kind,
+            K::Unavailable | K::TimedOut | K::RateLimited | K::Protocol | K::NoStorage
+        )
     }
 }
 
@@ -271,6 +274,25 @@ pub trait Store: Send + Sync + 'static {
 
     /// One page (from 1) of the profile's tokens.
     async fn list(&self, filter: &ListFilter, page: u32) -> StoreResult<ListPage>;
+}
+
+/// Gathers a download of at most `limit` bytes in memory.
+pub async fn collect(download: Download, limit: u64) -> StoreResult<Vec<u8>> {
+    use futures_util::StreamExt;
+    let too_large = || StoreError::new(StoreErrorKind::TooLarge, "get", "larger than expected");
+    let expected = download.len.unwrap_or(0);
+    if expected > limit {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
+    let mut stream = download.stream;
+    while let Some(piece) = stream.next().await {
+        bytes.extend_from_slice(&piece?);
+        if bytes.len() as u64 > limit {
+            return Err(too_large());
+        }
+    }
+    Ok(bytes)
 }
 
 /// Lists all pages, filtered again here and without duplicates.
