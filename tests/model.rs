@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use privicorefs::crypto::MasterKey;
 use privicorefs::env::Env;
-use privicorefs::store::memory::{MemoryStore, Op as StoreOp};
-use privicorefs::store::{Store, StoreErrorKind};
+
+use privicorefs::store::{MemoryStore, Op as StoreOp, Store, StoreErrorKind};
 use privicorefs::vfs::{
     Caller, DirEntry, Durability, Kind, OpenMode, ROOT_INO, RenameMode, SetAttr, Vfs, VfsConfig,
     VfsError, XattrMode,
@@ -360,13 +360,8 @@ impl World {
     fn create(&mut self, dir: usize, name: usize) {
         let (path, dir) = self.model.dir(dir);
         let machine = self.machine();
-        let made = machine.vfs.create(
-            &CALLER,
-            machine.ino(&path),
-            NAMES[name].as_bytes(),
-            0o644,
-            WRITE,
-        );
+        let made =
+            machine.vfs.create(&CALLER, machine.ino(&path), NAMES[name].as_bytes(), 0o644, WRITE);
         if self.model.names(dir).contains_key(NAMES[name]) {
             assert!(matches!(made, Err(VfsError::Exists { .. })));
             return;
@@ -411,11 +406,8 @@ impl World {
         let Some((path, file)) = self.model.file(file) else { return };
         let (dir_path, dir) = self.model.dir(dir);
         let machine = self.machine();
-        let made = machine.vfs.link(
-            machine.ino(&path),
-            machine.ino(&dir_path),
-            NAMES[name].as_bytes(),
-        );
+        let made =
+            machine.vfs.link(machine.ino(&path), machine.ino(&dir_path), NAMES[name].as_bytes());
         if self.model.names(dir).contains_key(NAMES[name]) {
             assert!(matches!(made, Err(VfsError::Exists { .. })));
             return;
@@ -515,8 +507,7 @@ impl World {
         let mode = if exchange { RenameMode::Exchange } else { RenameMode::Replace };
         let machine = self.machine();
         let (from_ino, to_ino) = (machine.ino(&from_path), machine.ino(&to_path));
-        let moved =
-            machine.vfs.rename(from_ino, name.as_bytes(), to_ino, new.as_bytes(), mode);
+        let moved = machine.vfs.rename(from_ino, name.as_bytes(), to_ino, new.as_bytes(), mode);
         let source = self.model.names(from).get(name).copied();
         let target = self.model.names(to).get(new).copied();
         let Some(source) = source else {
@@ -580,9 +571,8 @@ impl World {
         let machine = self.machine();
         let fh = machine.vfs.open_file(machine.ino(&path), WRITE).unwrap().fh;
         // A store that fails makes fsync fail, loudly; it must then work again.
-        let synced = (0..5).any(|_| {
-            machine.runtime.block_on(machine.vfs.clone().fsync(fh, false)).is_ok()
-        });
+        let synced =
+            (0..5).any(|_| machine.runtime.block_on(machine.vfs.clone().fsync(fh, false)).is_ok());
         assert!(synced, "fsync keeps failing");
         machine.vfs.release(fh).unwrap();
     }
