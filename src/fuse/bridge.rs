@@ -127,7 +127,8 @@ mod tests {
         let runtime = runtime();
         let bridge = Bridge::new(runtime.handle().clone());
         let (sent, got) = mpsc::channel();
-        bridge.run(tokio::time::sleep(Duration::from_millis(1)), move |()| sent.send(()).unwrap());
+        let work = async { tokio::time::sleep(Duration::from_millis(1)).await };
+        bridge.run(work, move |()| sent.send(()).unwrap());
         got.recv_timeout(PATIENCE).unwrap();
     }
 
