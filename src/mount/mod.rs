@@ -1,1 +1,3 @@
-//! (being written)
+//! Composition root.
+mod config;
+pub use config::{Backend, MountConfig, Service, Tuning};
