@@ -147,7 +147,7 @@ pub fn resolve(
     let layer = flags.over(exported).over(file);
     let backend = match embedded {
         Some(dir) => Backend::Embedded { dir: settled("--embedded", &dir)? },
-        None => Backend::Service(service(&layer, password)?),
+        None => Backend::Service(Box::new(service(&layer, password)?)),
     };
     let id = id(&backend)?;
     let base = |variable, fallback| -> Result<PathBuf, ConfigError> {

@@ -68,7 +68,7 @@ impl Bench {
 
     fn service(&self, flags: &[&str]) -> Service {
         match self.resolve(flags).unwrap().backend {
-            Backend::Service(service) => service,
+            Backend::Service(service) => *service,
             Backend::Embedded { dir } => panic!("embedded in {dir:?}"),
         }
     }

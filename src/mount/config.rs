@@ -18,7 +18,7 @@ pub enum Backend {
         dir: PathBuf,
     },
     /// A service somewhere.
-    Service(Service),
+    Service(Box<Service>),
 }
 
 /// A service and the profile there. `Debug` shows no password.
