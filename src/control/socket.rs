@@ -14,10 +14,8 @@ use ring::digest;
 const NAME_DIGITS: usize = 16;
 
 /// The effective user of this process.
-#[allow(unsafe_code, reason = "std has no geteuid(2)")]
 pub fn own_uid() -> u32 {
-    // SAFETY: takes nothing, cannot fail, touches no memory of ours.
-    unsafe { libc::geteuid() }
+    rustix::process::geteuid().as_raw()
 }
 
 /// Folders that may hold this user's sockets, the one for new sockets first. `env` reads

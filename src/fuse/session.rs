@@ -8,7 +8,7 @@
 //! `fuser` unmounts once and forgets the mount even when the kernel says EBUSY, so
 //! unmounting is done here ([`unmount`]) and can be tried again.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 
 use fuser::{Config, INodeNo, MountOption, Notifier, SessionACL};
+use rustix::mount::UnmountFlags;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -159,13 +160,10 @@ pub fn unmount(mount_point: &Path, lazy: bool) -> io::Result<()> {
     }
 }
 
-#[allow(unsafe_code, reason = "std has no umount2(2)")]
 fn system_unmount(mount_point: &Path, lazy: bool) -> io::Result<()> {
-    let path = CString::new(mount_point.as_os_str().as_bytes())?;
-    let flags = libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 };
-    // SAFETY: `path` is a NUL-ended string that lives across the call; nothing else is passed.
-    let result = unsafe { libc::umount2(path.as_ptr(), flags) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let mut flags = UnmountFlags::NOFOLLOW;
+    flags.set(UnmountFlags::DETACH, lazy);
+    Ok(rustix::mount::unmount(mount_point, flags)?)
 }
 
 fn fusermount(mount_point: &Path, lazy: bool) -> io::Result<()> {

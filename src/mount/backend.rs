@@ -17,8 +17,7 @@ use crate::crypto::MasterKey;
 use crate::engine::{Engine, EngineConfig};
 use crate::env::Env;
 use crate::privicore::{Client, ClientConfig};
-use crate::privicore::{Limit, Retry, RetryConfig};
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Limit, Retry, RetryConfig, Store, StoreError, StoreErrorKind};
 
 /// How long a mount that could do without the service waits for it first.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -14,10 +14,10 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use super::MountError;
 use super::backend::Vault;
 use super::config::MountConfig;
 use super::local::open_log;
-use super::{MountError, os};
 
 /// Longest line that a parent takes.
 const MAX_LINE: u64 = 64 << 10;
@@ -103,7 +103,7 @@ fn read_word(pipe: impl Read) -> io::Result<Option<Word>> {
 /// The child's first act: leaves the terminal, and any folder that it would keep busy.
 pub fn become_daemon() -> Result<(), MountError> {
     // a process group leader already has left; nobody else fails here
-    if let Err(error) = os::new_session() {
+    if let Err(error) = rustix::process::setsid() {
         tracing::debug!(%error, "setsid");
     }
     std::env::set_current_dir("/").map_err(MountError::Runtime)

@@ -5,7 +5,7 @@
 //! local     state lock, log                         embedded   the embedded vault's folder
 //! backend   engine, client, store decorators        serve      start, wait, drain, stop
 //! control   what the control socket asks            daemon     the process in the background
-//! os        system calls std lacks
+//! allocator what glibc is told about memory
 //! ```
 //!
 //! Life of a mount: `Starting -> Serving -> Draining -> Closed`.
@@ -17,6 +17,7 @@
 //!   time stays in the state directory, and is counted and said.
 //! * However it ends, the order is: kernel mount, operations layer, client, engine.
 
+mod allocator;
 mod backend;
 mod config;
 mod control;
@@ -24,7 +25,6 @@ mod daemon;
 mod embedded;
 mod error;
 mod local;
-mod os;
 mod serve;
 
 pub use config::{Backend, MountConfig, Service, Tuning};

@@ -14,7 +14,7 @@ use super::config::MountConfig;
 use super::control::{Controls, Phase};
 use super::daemon::Announcement;
 use super::local::{self, StateLock};
-use super::{Ended, MountError, os};
+use super::{Ended, MountError, allocator};
 use crate::control::{self, Connection, Progress};
 use crate::crypto::MasterKey;
 use crate::env::Env;
@@ -42,7 +42,7 @@ pub fn serve(
     env: Env,
     ready: impl FnOnce(&Announcement) -> std::io::Result<()>,
 ) -> Result<Ended, MountError> {
-    os::tune_allocator();
+    allocator::tune();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = Builder::new_multi_thread()
         .worker_threads(cores.clamp(MIN_WORKERS, MAX_WORKERS))
@@ -114,7 +114,7 @@ async fn open_vfs(
         poll_interval: tuning.poll_interval,
         read_only: config.read_only,
         default_uid: control::own_uid(),
-        default_gid: os::own_gid(),
+        default_gid: rustix::process::getegid().as_raw(),
     };
     Ok(Vfs::open(settings, Arc::clone(&vault.store), key, env).await?)
 }

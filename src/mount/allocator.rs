@@ -1,6 +1,4 @@
-//! System calls that std does not offer.
-
-use std::io;
+//! The allocator's settings: the one unsafe call of the mount.
 
 /// Arenas of the allocator. Each thread would get one of its own otherwise, and each
 /// keeps what it once held: tens of MiB per arena under load.
@@ -14,7 +12,7 @@ const TRIM_FROM: libc::c_int = 16 << 20;
 
 /// Tells glibc to keep less memory than it likes to. Call before threads are made.
 #[allow(unsafe_code, reason = "std has no mallopt(3)")]
-pub(super) fn tune_allocator() {
+pub(super) fn tune() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in [
         (libc::M_ARENA_MAX, ARENAS),
@@ -25,19 +23,4 @@ pub(super) fn tune_allocator() {
         // this is the only thread. A refusal leaves the default, which is correct too.
         unsafe { libc::mallopt(parameter, value) };
     }
-}
-
-/// Leaves the terminal and its session: nothing typed there reaches this process.
-#[allow(unsafe_code, reason = "std has no setsid(2)")]
-pub(super) fn new_session() -> io::Result<()> {
-    // SAFETY: takes nothing and touches no memory of ours.
-    let session = unsafe { libc::setsid() };
-    if session < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// The effective group of this process.
-#[allow(unsafe_code, reason = "std has no getegid(2)")]
-pub(super) fn own_gid() -> u32 {
-    // SAFETY: takes nothing, cannot fail, touches no memory of ours.
-    unsafe { libc::getegid() }
 }
