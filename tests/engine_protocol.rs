@@ -319,6 +319,45 @@ async fn what_was_acknowledged_survives_a_restart() {
     client.login(USER, PASSWORD).await;
 }
 
+/// A copy of the directory while the engine runs is what a crash would leave.
+#[tokio::test]
+async fn what_was_acknowledged_is_in_an_image_of_the_running_engines_directory() {
+    let mut rig = Rig::new().await;
+    let (client, mut channel) = rig.user().await;
+    let mut stored = Vec::new();
+    for i in 0..20_u8 {
+        let data = vec![i; if i % 2 == 0 { 100 } else { 100_000 }];
+        let name = format!("f{i}");
+        stored.push((client.upload(&mut channel, "/", &name, data.clone()).await, data));
+    }
+    let image = tempfile::tempdir().unwrap();
+    let from = rig.dir.path().join("engine");
+    copy_tree(&from, &image.path().join("engine"));
+    rig.stop().await;
+
+    rig.dir = image;
+    rig.start().await;
+    let client = rig.login(USER).await;
+    let mut channel = client.join().await;
+    for (token, data) in stored {
+        assert!(client.fetch(&mut channel, &token).await == data);
+    }
+    assert_eq!(client.list(&[]).await["meta"]["count"], 20);
+}
+
+fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn half_written_and_unnamed_payload_files_go_at_the_next_start() {
     let mut rig = Rig::new().await;
