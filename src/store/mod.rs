@@ -240,7 +240,10 @@ impl StoreError {
     /// Whether the same call may succeed later with nothing changed here.
     pub fn is_retryable(&self) -> bool {
         use StoreErrorKind as K;
-        matches!(self.kind, K::Unavailable | K::TimedOut | K::RateLimited | K::Protocol | K::NoStorage)
+        matches!(
+            self.kind,
+            K::Unavailable | K::TimedOut | K::RateLimited | K::Protocol | K::NoStorage
+        )
     }
 }
 
