@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -82,12 +82,28 @@ impl Machine {
         command.arg("mount").args(&self.arguments).arg("--json").arg(self.mountpoint());
         let output = run(&mut command, PATIENCE);
         if output.success() {
-            let answer: Value = serde_json::from_str(output.stdout.trim()).unwrap();
-            let pid = answer["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap();
-            process::note_started(pid);
-            self.pid = Some(pid);
+            self.adopt(&output);
         }
         output
+    }
+
+    /// Takes over the daemon that a `mount --json` command has just answered for.
+    pub(crate) fn adopt(&mut self, output: &Output) {
+        let answer: Value = serde_json::from_str(output.stdout.trim()).unwrap();
+        let pid = answer["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap();
+        process::note_started(pid);
+        self.pid = Some(pid);
+    }
+
+    /// Starts a mount that stays in the foreground; a thread collects it when it ends.
+    pub(crate) fn spawn_foreground(&mut self) {
+        let mut command = self.command();
+        command.arg("mount").args(&self.arguments).arg(self.mountpoint());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        process::note_started(child.id());
+        self.pid = Some(child.id());
+        std::thread::spawn(move || child.wait());
     }
 
     #[track_caller]
