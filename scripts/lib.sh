@@ -103,7 +103,7 @@ rust_is_new_enough() {
 
 need_rust() {
   if ! find_cargo; then
-    if [ -n "$(apt-cache policy rustup 2>/dev/null | grep Candidate: | grep -v none)" ]; then
+    if apt-cache policy rustup 2>/dev/null | grep -q 'Candidate: [0-9]'; then
       need_packages rustup
       rustup toolchain install stable --profile minimal --component clippy,rustfmt >&2
     else
@@ -192,7 +192,8 @@ lab_close() {
     is_mounted "$mountpoint" && timeout 30 "$PRIVICOREFS" umount --timeout 15 "$mountpoint" >/dev/null 2>&1
   done
   # What did not end by itself is ended by its number, which frees whoever waits for it.
-  for pid in "${LAB_PIDS[@]}" $ENGINE_PID; do end_process "$pid"; done
+  # A mount that hooks renew keeps its number in a file, which it removes when it ends.
+  for pid in "${LAB_PIDS[@]}" $(cat "$LAB"/*/pid 2>/dev/null) $ENGINE_PID; do end_process "$pid"; done
   for mountpoint in "${LAB_MOUNTS[@]}"; do
     if is_mounted "$mountpoint"; then timeout 20 fusermount3 -uz "$mountpoint" || as_root umount -l "$mountpoint"; fi
   done
@@ -202,9 +203,8 @@ lab_close() {
 
 # Ends one process that this script started: politely, then not.
 end_process() {
-  local tries
   kill "$1" 2>/dev/null || return 0
-  for tries in $(seq 50); do
+  for _ in $(seq 50); do
     kill -0 "$1" 2>/dev/null || return 0
     sleep 0.1
   done
@@ -217,8 +217,7 @@ engine_start() {
   mkdir -p "$LAB/engine"
   "$PRIVICOREFS" engine --dir "$LAB/engine" --listen 127.0.0.1:0 --json "$@" >"$LAB/engine.json" 2>"$LAB/engine.log" </dev/null &
   ENGINE_PID=$!
-  local tries
-  for tries in $(seq 300); do
+  for _ in $(seq 300); do
     [ -s "$LAB/engine.json" ] && break
     kill -0 "$ENGINE_PID" 2>/dev/null || die "the engine ended: $(tail -n 5 "$LAB/engine.log")"
     sleep 0.1
