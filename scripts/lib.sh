@@ -235,7 +235,7 @@ json_field() { "$PYTHON" -c 'import json, sys; print(json.loads(sys.stdin.readli
 # drive_mount MACHINE [options]: mounts the engine's vault at $LAB/MACHINE/mnt, with its
 # state and cache beside that. Sets MNT and DAEMON_PID.
 drive_mount() {
-  local machine=$1 folder=$LAB/$1
+  local folder=$LAB/$1
   shift
   mkdir -p "$folder/mnt"
   MNT=$folder/mnt
