@@ -1,1 +1,4 @@
-//! (being written)
+//! Content on this machine: staging, cache, write-back, fetch, parts.
+
+pub mod blob;
+pub mod cache;

@@ -1,0 +1,270 @@
+//! Keys for what lies on this machine, all derived from the master key.
+
+use std::fmt;
+
+use ring::aead::{Aad, LessSafeKey, Nonce};
+use ring::hmac;
+use zeroize::Zeroizing;
+
+use super::nonce::NoncePool;
+use super::payload::ring_key;
+use super::{CryptoError, IV_LEN, MasterKey, OVERHEAD, TAG_LEN};
+use crate::env::Random;
+
+/// Subkeys for local data, one per purpose. Cheap to share (`Arc`), costly to make.
+pub struct LocalKeys {
+    values: LessSafeKey,
+    names: hmac::Key,
+    tags: hmac::Key,
+    marks: hmac::Key,
+    /// Makes the keys of containers.
+    containers: hmac::Key,
+    nonces: NoncePool,
+}
+
+impl fmt::Debug for LocalKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LocalKeys(redacted)")
+    }
+}
+
+impl LocalKeys {
+    /// Derives all subkeys.
+    pub fn new(master: &MasterKey) -> Self {
+        let subkey = |label| {
+            let mut key = Zeroizing::new([0; 32]);
+            master.derive(label, &mut key[..]);
+            key
+        };
+        let mac = |label| hmac::Key::new(hmac::HMAC_SHA256, &subkey(label)[..]);
+        Self {
+            values: ring_key(&subkey("local values")),
+            names: mac("local names"),
+            tags: mac("local tags"),
+            marks: mac("upload marks"),
+            containers: mac("local containers"),
+            nonces: NoncePool::new(),
+        }
+    }
+
+    /// Seals one value as `nonce(12) | ciphertext | tag(16)`. `aad` is what the value
+    /// belongs to (its database key, for example): it must be the same to open it, so a
+    /// value moved elsewhere does not open. Always pass the process's own `random`.
+    #[allow(clippy::expect_used, reason = "a value is far shorter than AES-GCM's 64 GiB")]
+    pub fn seal_value(&self, random: &dyn Random, aad: &[u8], plain: &[u8]) -> Vec<u8> {
+        let nonce = self.nonces.one(random);
+        let mut sealed = Vec::with_capacity(plain.len() + OVERHEAD);
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(plain);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = self
+            .values
+            .seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed[IV_LEN..])
+            .expect("a value shorter than 64 GiB");
+        sealed.extend_from_slice(tag.as_ref());
+        sealed
+    }
+
+    /// Opens what [`seal_value`](Self::seal_value) made with the same `aad`.
+    pub fn open_value(&self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        if sealed.len() < OVERHEAD {
+            return Err(CryptoError::TooShort);
+        }
+        let (nonce, text) = sealed.split_at(IV_LEN);
+        let nonce =
+            Nonce::try_assume_unique_for_key(nonce).map_err(|_| CryptoError::Authentication)?;
+        let mut plain = text.to_vec();
+        let len = self
+            .values
+            .open_in_place(nonce, Aad::from(aad), &mut plain)
+            .map_err(|_| CryptoError::Authentication)?
+            .len();
+        plain.truncate(len);
+        Ok(plain)
+    }
+
+    /// The keyed lookup name of `name` in the folder `parent`: equal for equal names,
+    /// telling nothing else.
+    pub fn name_tag(&self, parent: u64, name: &[u8]) -> [u8; 16] {
+        let mut context = hmac::Context::with_key(&self.names);
+        context.update(&parent.to_le_bytes());
+        context.update(name);
+        truncated(&context.sign())
+    }
+
+    /// A keyed fingerprint of `bytes`; equal bytes in two `domain`s are unrelated.
+    pub fn tag(&self, domain: &str, bytes: &[u8]) -> [u8; 16] {
+        let mut context = hmac::Context::with_key(&self.tags);
+        context.update(&(domain.len() as u64).to_le_bytes());
+        context.update(domain.as_bytes());
+        context.update(bytes);
+        truncated(&context.sign())
+    }
+
+    /// The key of the container (one local file) that bears `id`.
+    pub fn record_key(&self, id: &[u8; 16]) -> RecordKey {
+        let mut key = Zeroizing::new([0; 32]);
+        key.copy_from_slice(hmac::sign(&self.containers, id).as_ref());
+        RecordKey(ring_key(&key))
+    }
+
+    /// Fills `out` with fresh nonces, none of them all zero.
+    pub fn fill_nonces(&self, random: &dyn Random, out: &mut [[u8; IV_LEN]]) {
+        self.nonces.fill(random, out);
+    }
+
+    /// A new mark for an upload: looks like a version 4 UUID, and whoever has the key
+    /// can tell that a drive made it ([`is_mark`](Self::is_mark)).
+    ///
+    /// Eight random bytes (less the version's four bits) and eight of their HMAC (less
+    /// the variant's two), so a foreign UUID passes with odds of 2⁻⁶².
+    pub fn mark(&self, random: &dyn Random) -> String {
+        let mut bytes = [0; 16];
+        random.fill(&mut bytes[..8]);
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        let mac = self.mark_mac(&bytes[..8]);
+        bytes[8..].copy_from_slice(&mac);
+        uuid::Uuid::from_bytes(bytes).to_string()
+    }
+
+    /// Whether `text` is a mark made with this key, on any machine.
+    pub fn is_mark(&self, text: &str) -> bool {
+        let Ok(uuid) = uuid::Uuid::try_parse(text) else { return false };
+        let bytes = uuid.as_bytes();
+        let mac = self.mark_mac(&bytes[..8]);
+        bytes[6] >> 4 == 4 && mac.iter().zip(&bytes[8..]).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
+    }
+
+    fn mark_mac(&self, random: &[u8]) -> [u8; 8] {
+        let mut mac = [0; 8];
+        mac.copy_from_slice(&hmac::sign(&self.marks, random).as_ref()[..8]);
+        mac[0] = mac[0] & 0x3f | 0x80;
+        mac
+    }
+}
+
+fn truncated(tag: &hmac::Tag) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&tag.as_ref()[..16]);
+    short
+}
+
+/// The key of one container of records. Opening verifies; nothing is copied.
+pub struct RecordKey(LessSafeKey);
+
+impl fmt::Debug for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecordKey(redacted)")
+    }
+}
+
+impl RecordKey {
+    /// Seals `text` where it lies and returns its tag. `nonce` must be fresh
+    /// ([`LocalKeys::fill_nonces`]).
+    #[allow(clippy::expect_used, reason = "a record is far shorter than AES-GCM's 64 GiB")]
+    pub fn seal(&self, nonce: [u8; IV_LEN], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(nonce, Aad::from(aad), text)
+            .expect("a record shorter than 64 GiB");
+        let mut bytes = [0; TAG_LEN];
+        bytes.copy_from_slice(tag.as_ref());
+        bytes
+    }
+
+    /// Opens `text` where it lies. After an error it holds nothing of the plaintext.
+    pub fn open(
+        &self,
+        nonce: [u8; IV_LEN],
+        aad: &[u8],
+        text: &mut [u8],
+        tag: [u8; TAG_LEN],
+    ) -> Result<(), CryptoError> {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let opened =
+            self.0.open_in_place_separate_tag(nonce, Aad::from(aad), tag.into(), text, 0..);
+        opened.map(drop).map_err(|_| CryptoError::Authentication)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::env::SeededRandom;
+
+    fn keys(byte: u8) -> LocalKeys {
+        LocalKeys::new(&MasterKey::from_bytes([byte; 32]))
+    }
+
+    #[test]
+    fn a_value_opens_only_under_its_key_and_its_place() {
+        let (keys, random) = (keys(1), SeededRandom::new(1));
+        let sealed = keys.seal_value(&random, b"place", b"value");
+        assert_eq!(sealed.len(), 5 + OVERHEAD);
+        assert_eq!(keys.open_value(b"place", &sealed).unwrap(), b"value");
+        let refused = Err(CryptoError::Authentication);
+        assert_eq!(keys.open_value(b"other", &sealed), refused);
+        assert_eq!(self::keys(2).open_value(b"place", &sealed), refused);
+        assert_eq!(keys.open_value(b"place", &sealed[..27]), Err(CryptoError::TooShort));
+        let master = super::super::PayloadCipher::new(
+            &MasterKey::from_bytes([1; 32]),
+            crate::env::Env::seeded(1),
+        );
+        assert!(master.open(&keys.seal_value(&random, b"", b"value")).is_err());
+    }
+
+    #[test]
+    fn tags_depend_on_key_domain_parent_and_name() {
+        let keys = keys(1);
+        assert_eq!(keys.name_tag(1, b"a"), self::keys(1).name_tag(1, b"a"));
+        assert_ne!(keys.name_tag(1, b"a"), keys.name_tag(2, b"a"));
+        assert_ne!(keys.name_tag(1, b"a"), keys.name_tag(1, b"b"));
+        assert_ne!(keys.name_tag(1, b"a"), self::keys(2).name_tag(1, b"a"));
+        assert_ne!(keys.tag("x", b"yz"), keys.tag("xy", b"z"));
+        assert_eq!(keys.tag("x", b"yz"), keys.tag("x", b"yz"));
+    }
+
+    #[test]
+    fn marks_look_like_uuids_and_prove_their_key() {
+        let (keys, random) = (keys(1), SeededRandom::new(7));
+        let mark = keys.mark(&random);
+        let uuid = uuid::Uuid::try_parse(&mark).unwrap();
+        assert_eq!(uuid.get_version_num(), 4);
+        assert_eq!(uuid.get_variant(), uuid::Variant::RFC4122);
+        assert!(keys.is_mark(&mark) && keys.is_mark(&mark.to_uppercase()));
+        assert!(!self::keys(2).is_mark(&mark));
+        assert_ne!(mark, keys.mark(&random));
+        for foreign in ["", "x", "00000000-0000-4000-8000-000000000000"] {
+            assert!(!keys.is_mark(foreign));
+        }
+    }
+
+    #[test]
+    fn containers_have_unrelated_keys() {
+        let keys = keys(1);
+        let mut text = *b"record";
+        let tag = keys.record_key(&[1; 16]).seal([5; 12], b"0", &mut text);
+        let mut stolen = text;
+        let other = keys.record_key(&[2; 16]);
+        assert!(other.open([5; 12], b"0", &mut stolen, tag).is_err());
+        assert_ne!(&stolen, b"record");
+        keys.record_key(&[1; 16]).open([5; 12], b"0", &mut text, tag).unwrap();
+        assert_eq!(&text, b"record");
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_digit_is_no_mark(seed in any::<u64>(), at in 0..36usize, to in 0..16u32) {
+            let keys = keys(4);
+            let mark = keys.mark(&SeededRandom::new(seed));
+            let mut digits: Vec<char> = mark.chars().collect();
+            prop_assume!(digits[at] != '-');
+            digits[at] = char::from_digit(to, 16).unwrap();
+            let changed: String = digits.into_iter().collect();
+            prop_assert_eq!(keys.is_mark(&changed), changed == mark);
+        }
+    }
+}

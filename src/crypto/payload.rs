@@ -1,0 +1,181 @@
+//! Sealing a whole payload, in the form that every Privicore client reads:
+//! `IV(12) | AES-256-GCM ciphertext | tag(16)`, no additional data.
+
+use std::fmt;
+
+use aes::cipher::KeyInit;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+
+use super::stream::{StreamOpener, StreamSealer};
+use super::{CryptoError, IV_LEN, MasterKey, OVERHEAD, TAG_LEN};
+use crate::env::Env;
+
+/// Bytes of the sealed form of `plain_len` bytes.
+pub const fn sealed_len(plain_len: u64) -> u64 {
+    plain_len + OVERHEAD as u64
+}
+
+/// Seals and opens payloads under the master key.
+///
+/// Every seal draws a fresh random IV; there is no way to choose one, so two contents
+/// never share one (the module's header counts how many seals are safe).
+pub struct PayloadCipher {
+    key: LessSafeKey,
+    /// The same key for the streaming form, which ring does not offer.
+    stream_key: aes::Aes256,
+    env: Env,
+}
+
+impl fmt::Debug for PayloadCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PayloadCipher(redacted)")
+    }
+}
+
+impl PayloadCipher {
+    /// A cipher under `key` with IVs from `env`.
+    pub fn new(key: &MasterKey, env: Env) -> Self {
+        Self { key: ring_key(key.bytes()), stream_key: aes::Aes256::new(key.bytes().into()), env }
+    }
+
+    /// Seals `plain` into one new allocation.
+    pub fn seal(&self, plain: &[u8]) -> Vec<u8> {
+        let mut sealed = Vec::with_capacity(plain.len() + OVERHEAD);
+        sealed.resize(IV_LEN, 0);
+        sealed.extend_from_slice(plain);
+        self.seal_in_place(&mut sealed);
+        sealed
+    }
+
+    /// Seals without a copy: `buffer` is 12 bytes of room and then the plaintext, and
+    /// becomes the sealed form. Reserve 16 bytes more to avoid a reallocation.
+    ///
+    /// # Panics
+    /// If `buffer` is shorter than the 12 bytes of room, or longer than AES-GCM's 64 GiB.
+    #[allow(clippy::expect_used, reason = "one buffer of 64 GiB is not made by accident")]
+    pub fn seal_in_place(&self, buffer: &mut Vec<u8>) {
+        assert!(buffer.len() >= IV_LEN, "no room for the IV before the plaintext");
+        let (iv, plain) = buffer.split_at_mut(IV_LEN);
+        iv.copy_from_slice(&self.fresh_iv());
+        let nonce = Nonce::try_assume_unique_for_key(iv).expect("an IV has 12 bytes");
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::empty(), plain)
+            .expect("a payload in memory is shorter than 64 GiB");
+        buffer.extend_from_slice(tag.as_ref());
+    }
+
+    /// Opens a sealed payload where it lies and returns the part that is plaintext.
+    /// After an error the buffer's content is undefined, and no plaintext.
+    pub fn open_in_place<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b mut [u8], CryptoError> {
+        if buffer.len() < OVERHEAD {
+            return Err(CryptoError::TooShort);
+        }
+        let (iv, sealed) = buffer.split_at_mut(IV_LEN);
+        let nonce =
+            Nonce::try_assume_unique_for_key(iv).map_err(|_| CryptoError::Authentication)?;
+        self.key.open_in_place(nonce, Aad::empty(), sealed).map_err(|_| CryptoError::Authentication)
+    }
+
+    /// Opens a sealed payload into a new buffer.
+    pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        let mut buffer = sealed.to_vec();
+        let plain_len = self.open_in_place(&mut buffer)?.len();
+        buffer.drain(..IV_LEN);
+        buffer.truncate(plain_len);
+        Ok(buffer)
+    }
+
+    /// Seals in pieces, for a payload that does not fit in memory.
+    pub fn stream_sealer(&self) -> StreamSealer {
+        StreamSealer::new(&self.stream_key, self.fresh_iv())
+    }
+
+    /// Opens in pieces. Read the warning on [`StreamOpener`] first.
+    pub fn stream_opener(&self) -> StreamOpener {
+        StreamOpener::new(&self.stream_key)
+    }
+
+    fn fresh_iv(&self) -> [u8; IV_LEN] {
+        let mut iv = [0; IV_LEN];
+        self.env.random.fill(&mut iv);
+        iv
+    }
+}
+
+/// ring's form of a 256-bit key.
+#[allow(clippy::expect_used, reason = "ring refuses only keys of another length")]
+pub(super) fn ring_key(bytes: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).expect("a key of 32 bytes"))
+}
+
+// One tag length everywhere: checked where the constants meet ring's.
+const _: () = assert!(TAG_LEN == ring::aead::MAX_TAG_LEN && IV_LEN == ring::aead::NONCE_LEN);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cipher(seed: u64) -> PayloadCipher {
+        PayloadCipher::new(&MasterKey::from_bytes([9; 32]), Env::seeded(seed))
+    }
+
+    #[test]
+    fn sealed_form_is_iv_ciphertext_tag_under_the_master_key() {
+        let sealed = cipher(1).seal(b"hello");
+        assert_eq!(sealed.len() as u64, sealed_len(5));
+        // Opened by hand, as another client would.
+        let key = ring_key(&[9; 32]);
+        let nonce = Nonce::try_assume_unique_for_key(&sealed[..12]).unwrap();
+        let mut rest = sealed[12..].to_vec();
+        assert_eq!(key.open_in_place(nonce, Aad::empty(), &mut rest).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn two_seals_of_one_content_differ() {
+        let cipher = cipher(1);
+        assert_ne!(cipher.seal(b"same"), cipher.seal(b"same"));
+    }
+
+    #[test]
+    fn sealing_in_place_does_not_reallocate_when_room_is_reserved() {
+        let mut buffer = Vec::with_capacity(OVERHEAD + 3);
+        buffer.extend_from_slice(&[0; IV_LEN]);
+        buffer.extend_from_slice(b"abc");
+        let at = buffer.as_ptr();
+        let cipher = cipher(1);
+        cipher.seal_in_place(&mut buffer);
+        assert_eq!(buffer.as_ptr(), at);
+        assert_eq!(cipher.open_in_place(&mut buffer).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn short_foreign_and_cut_payloads_are_refused() {
+        let cipher = cipher(1);
+        assert_eq!(cipher.open(&[0; OVERHEAD - 1]), Err(CryptoError::TooShort));
+        assert_eq!(cipher.open(&[0; OVERHEAD]), Err(CryptoError::Authentication));
+        let sealed = cipher.seal(&[1; 100]);
+        assert_eq!(cipher.open(&sealed[..127]), Err(CryptoError::Authentication));
+        let other = PayloadCipher::new(&MasterKey::from_bytes([8; 32]), Env::seeded(1));
+        assert_eq!(other.open(&sealed), Err(CryptoError::Authentication));
+        assert_eq!(format!("{cipher:?}"), "PayloadCipher(redacted)");
+    }
+
+    proptest! {
+        #[test]
+        fn opens_what_it_sealed_and_nothing_altered(
+            plain in proptest::collection::vec(any::<u8>(), 0..300),
+            at in any::<proptest::sample::Index>(),
+            bit in 0..8u8,
+        ) {
+            let cipher = cipher(5);
+            let mut sealed = cipher.seal(&plain);
+            prop_assert_eq!(cipher.open(&sealed).unwrap(), plain);
+            let at = at.index(sealed.len());
+            sealed[at] ^= 1 << bit;
+            prop_assert_eq!(cipher.open(&sealed), Err(CryptoError::Authentication));
+        }
+    }
+}
