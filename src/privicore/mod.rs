@@ -1,1 +1,41 @@
-//! (being written)
+//! The Privicore client: a [`Store`](crate::store::Store) over the service's HTTP API and
+//! its WebSocket channel.
+//!
+//! ```text
+//! put, get, tokens      the flows: store, fetch, delete / meta / risk / list
+//! client                authenticated calls, commands and their acknowledgements
+//! session    channel    the authorization token; the WebSocket and its owner task
+//! http       rendezvous requests; where messages and those who wait for them meet
+//! reply, push, listing, time      pure, tolerant readers of everything the service says
+//! ```
+//!
+//! Every command is an HTTP `202` followed by an acknowledgement on the channel. The
+//! acknowledgement may come before the reply that names it, late, twice, or never:
+//! `rendezvous` takes it in any order, and [`Client`] polls the command's status where it
+//! is missing. A rejection is final; silence means "unknown", and the flow decides what
+//! is safe to repeat. No wait is without a deadline.
+//!
+//! What differs between services (protocol, section D) is read tolerantly by the readers,
+//! and what a service refuses once is not sent again in the same session (`learned`).
+
+mod channel;
+mod client;
+mod config;
+mod get;
+mod http;
+mod learned;
+mod listing;
+mod push;
+mod put;
+mod register;
+mod rendezvous;
+mod reply;
+mod secret;
+mod session;
+mod time;
+mod tokens;
+
+pub use channel::ChannelState;
+pub use client::Client;
+pub use config::ClientConfig;
+pub use secret::Secret;

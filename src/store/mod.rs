@@ -12,6 +12,10 @@
 //! * `delete` of an unknown token succeeds.
 //! * Errors say by kind whether trying again can help; `Retry` decides on that alone.
 
+mod limit;
+mod memory;
+mod retry;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,6 +24,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+
+pub use limit::Limit;
+pub use memory::{MemoryStore, Op};
+pub use retry::{Retry, RetryConfig};
 
 /// An opaque handle of one stored payload (a permanent data token).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -180,7 +188,7 @@ pub struct ListPage {
 }
 
 /// Why a store call failed, by meaning.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrorKind {
     /// No such token.
     NotFound,

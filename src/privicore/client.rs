@@ -1,0 +1,284 @@
+//! Authenticated calls, and commands with their acknowledgements.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::channel::{Channel, ChannelState};
+use super::config::ClientConfig;
+use super::http::{Call, CallBody, Http};
+use super::learned::Learned;
+use super::reply::{
+    CommandStatus, Reply, authorization, command_status, expiry, rejection, storage_count,
+};
+use super::session::Session;
+use crate::env::Env;
+use crate::protocol::path;
+use crate::store::{StoreError, StoreErrorKind, StoreResult};
+
+/// How often a command is polled while the channel is down.
+const POLL_DISCONNECTED: Duration = Duration::from_secs(1);
+
+/// A connection to one Privicore profile. See the module's header.
+///
+/// Needs a tokio runtime for its whole life. Dropping it ends its channel.
+pub struct Client {
+    pub(super) config: ClientConfig,
+    pub(super) http: Arc<Http>,
+    pub(super) session: Arc<Session>,
+    pub(super) channel: Channel,
+    pub(super) learned: Learned,
+    this: Weak<Client>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Logs in, joins the channel, and looks whether there is a storage device.
+    ///
+    /// Fails with `Unauthenticated` for wrong credentials, and with `Unavailable` or
+    /// `TimedOut` where the service is not reached within the configured timeouts.
+    pub async fn connect(config: ClientConfig, env: Env) -> StoreResult<Arc<Self>> {
+        let client = Self::new_offline(config, env);
+        client.session.grant().await?;
+        // A login that failed before this one may have cost the channel an attempt.
+        let limit = client.config.connect_timeout;
+        if client.channel.ready(limit, "connect").await.is_err() {
+            client.channel.ready(limit, "connect").await?;
+        }
+        client.warn_without_storage().await;
+        Ok(client)
+    }
+
+    /// A client that connects in the background, again and again until it succeeds.
+    /// Until then calls fail with `Unavailable`, at the latest after the connect timeout.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new_offline(config: ClientConfig, env: Env) -> Arc<Self> {
+        let http = Arc::new(Http::new(&config));
+        let session = Arc::new(Session::new(Arc::clone(&http), &config, env.clone()));
+        let channel = Channel::start(&config, Arc::clone(&http), Arc::clone(&session), env.clone());
+        Arc::new_cyclic(|this| Self {
+            config,
+            http,
+            session,
+            channel,
+            learned: Learned::default(),
+            this: this.clone(),
+        })
+    }
+
+    /// Whether the channel is up, and since when it is so.
+    pub fn health(&self) -> ChannelState {
+        self.channel.state().borrow().clone()
+    }
+
+    /// Changes whenever a command was acknowledged that this client did not issue:
+    /// another client of the profile did something. A hint only: it may come late, for
+    /// nothing, or not at all. Not debounced.
+    pub fn subscribe_foreign(&self) -> watch::Receiver<u64> {
+        self.channel.foreign()
+    }
+
+    /// Leaves the channel. Calls after it fail; calls under way may.
+    pub async fn close(&self) {
+        self.channel.close().await;
+    }
+
+    /// Sends an authenticated call; after a 401, once more with a new token. Any status
+    /// comes back as a reply, except 401, 429 and 5xx.
+    pub(super) async fn call(&self, call: &Call) -> StoreResult<Reply> {
+        let grant = self.session.grant().await?;
+        self.renew_early();
+        let mut reply = self.http.send(call, Some(&grant.header)).await?;
+        if reply.status == 401 {
+            let grant = self.session.renew(grant.generation).await?;
+            reply = self.http.send(call, Some(&grant.header)).await?;
+        }
+        match reply.status {
+            401 | 429 | 500..=599 => Err(self.error(&reply, call.operation)),
+            _ => Ok(reply),
+        }
+    }
+
+    /// The error of a reply, without our token in it.
+    pub(super) fn error(&self, reply: &Reply, operation: &'static str) -> StoreError {
+        let mut error = reply.error(operation);
+        error.message = self.session.redact(error.message);
+        error
+    }
+
+    /// Sends a command and awaits its acknowledgement. A reply outside 2xx is an error.
+    pub(super) async fn command(&self, call: &Call) -> StoreResult<Reply> {
+        let reply = self.command_reply(call).await?;
+        if reply.is_success() { Ok(reply) } else { Err(self.error(&reply, call.operation)) }
+    }
+
+    /// The same, but a reply outside 2xx comes back for the caller to judge.
+    pub(super) async fn command_reply(&self, call: &Call) -> StoreResult<Reply> {
+        self.channel.ready(self.config.connect_timeout, call.operation).await?;
+        let reply = self.call(call).await?;
+        if reply.is_success()
+            && let Some(id) = awaited(&reply, call.operation)?
+        {
+            self.settled(&id, call.operation).await?;
+        }
+        Ok(reply)
+    }
+
+    /// Awaits the acknowledgement of command `id`. A rejection is an error by its text;
+    /// silence past the deadline is `TimedOut`: the outcome is unknown then.
+    pub(super) async fn settled(&self, id: &str, operation: &'static str) -> StoreResult<()> {
+        let mut wait = self.channel.acks.wait(id);
+        let mut state = self.channel.state();
+        let mut joins = state.borrow_and_update().joins;
+        let deadline = Instant::now() + self.config.ack_timeout;
+        let mut gap = self.config.probe_after;
+        let mut probe = Instant::now() + gap;
+        loop {
+            tokio::select! {
+                biased;
+                ack = wait.next() => {
+                    return if ack.succeeded { Ok(()) } else { Err(rejection(operation, &ack.text)) };
+                }
+                changed = state.changed() => {
+                    if changed.is_err() {
+                        return Err(closed(operation));
+                    }
+                    let now = state.borrow_and_update().clone();
+                    // Acknowledgements of the gap are lost (B.5): poll at once.
+                    if now.joins == joins {
+                        probe = probe.min(Instant::now() + POLL_DISCONNECTED);
+                        continue;
+                    }
+                    joins = now.joins;
+                }
+                () = sleep_until(probe.min(deadline)) => {
+                    gap = if state.borrow().connected { gap * 2 } else { POLL_DISCONNECTED };
+                    probe = Instant::now() + gap;
+                }
+            }
+            match self.poll(id, operation).await {
+                Ok(CommandStatus::Succeeded) => return Ok(()),
+                Ok(CommandStatus::Rejected(text)) => return Err(rejection(operation, &text)),
+                _ if Instant::now() < deadline => {}
+                Ok(_) => return Err(self.unsettled(operation)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn unsettled(&self, operation: &'static str) -> StoreError {
+        let limit = self.config.ack_timeout.as_secs_f32();
+        let what = format!("not acknowledged within {limit} s; its outcome is unknown");
+        StoreError::new(StoreErrorKind::TimedOut, operation, what)
+    }
+
+    /// Asks once where a command stands: `GET`, or `POST` where that is how it is asked
+    /// (B.6). Remembers which one answered.
+    pub(super) async fn poll(
+        &self,
+        id: &str,
+        operation: &'static str,
+    ) -> StoreResult<CommandStatus> {
+        let known = &self.learned.status_by_get;
+        if !known.no() {
+            let call = Call::get(operation, path::REQUEST_STATUS).with_id(id);
+            let reply = self.call(&call).await?;
+            let status = command_status(&reply);
+            if reply.status != 405 && status != CommandStatus::Unknown {
+                known.set(true);
+            }
+            if known.yes() {
+                return Ok(status);
+            }
+        }
+        let mut call = Call::post(operation, path::REQUEST_STATUS).with_id(id);
+        call.body = CallBody::Json("{}");
+        let reply = self.call(&call).await?;
+        let status = command_status(&reply);
+        if status != CommandStatus::Unknown {
+            known.set(false);
+        }
+        Ok(status)
+    }
+
+    /// Renews the token in the background, if it is time.
+    fn renew_early(&self) {
+        if !self.session.should_renew() {
+            return;
+        }
+        let Some(client) = self.this.upgrade() else { return self.session.renewed(false) };
+        tokio::spawn(async move {
+            let outcome = client.reauthorize().await;
+            if let Err(error) = &outcome {
+                tracing::debug!(%error, "the token could not be renewed early");
+            }
+            client.session.renewed(outcome.is_ok());
+        });
+    }
+
+    /// Extends the token or swaps it, whichever the service does (D.9); else logs in.
+    async fn reauthorize(&self) -> StoreResult<()> {
+        let grant = self.session.grant().await?;
+        let call = Call::post("reauthorize", path::REAUTHORIZE);
+        let reply = self.http.send(&call, Some(&grant.header)).await?;
+        if reply.is_success() {
+            if let Some(new) = authorization(&reply) {
+                return self.session.adopt(new).map(|_| ());
+            }
+            if let Some(id) = reply.command_id()
+                && self.settled(&id, "reauthorize").await.is_ok()
+            {
+                let call = Call::post("reauthorize", path::EXPIRY);
+                let reply = self.http.send(&call, Some(&grant.header)).await?;
+                if let Some(at) = expiry(&reply) {
+                    self.session.extend(at);
+                    if !self.session.is_due() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        self.session.renew(grant.generation).await.map(|_| ())
+    }
+
+    /// How many storage devices there are; `None` where the service does not say.
+    pub(super) async fn storage_devices(&self) -> Option<usize> {
+        let reply = self.call(&Call::get("connect", path::STORAGE_LIST)).await.ok()?;
+        reply.is_success().then(|| storage_count(&reply))?
+    }
+
+    async fn warn_without_storage(&self) {
+        if self.storage_devices().await == Some(0)
+            && !self.learned.told_no_storage.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!("the profile has no storage device: nothing can be stored");
+        }
+    }
+}
+
+/// The id of the command to await, if the reply names one; a 202 has to.
+fn awaited(reply: &Reply, operation: &'static str) -> StoreResult<Option<String>> {
+    if reply.status == 202 || reply.command_header.is_some() {
+        return reply.command_id().map(Some).ok_or_else(|| {
+            let what = "the service accepted the command without naming it";
+            StoreError::new(StoreErrorKind::Protocol, operation, what)
+        });
+    }
+    // A synchronous 200 where a 202 is documented: its body may be anything else.
+    Ok(reply.json().filter(|json| !json.is_string()).and_then(|_| reply.command_id()))
+}
+
+pub(super) fn closed(operation: &'static str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, operation, "the client is closed")
+}

@@ -1,0 +1,89 @@
+//! Text that must never be shown: passwords, authorization tokens, URLs that carry one.
+
+use std::fmt;
+
+use url::Url;
+use zeroize::Zeroizing;
+
+/// A secret text: `Debug` and `Display` say nothing of it, and its memory is wiped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes over `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The text itself; its caller must not print it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(redacted)")
+    }
+}
+
+/// A stream's URL: its `auth` parameter is a single-use credential (protocol B.7, B.8),
+/// so only scheme, host and port are ever shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct SecretUrl(Url);
+
+impl SecretUrl {
+    pub(super) fn new(url: Url) -> Self {
+        Self(url)
+    }
+
+    pub(super) fn expose(&self) -> &Url {
+        &self.0
+    }
+
+    /// Whether a WebSocket carries it rather than HTTP.
+    pub(super) fn is_websocket(&self) -> bool {
+        matches!(self.0.scheme(), "ws" | "wss")
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&place(&self.0))
+    }
+}
+
+/// Scheme, host and port of a URL: all of it that an error may name.
+pub(super) fn place(url: &Url) -> String {
+    let host = url.host_str().unwrap_or("?");
+    match url.port() {
+        Some(port) => format!("{}://{host}:{port}", url.scheme()),
+        None => format!("{}://{host}", url.scheme()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let secret = Secret::new("hunter2");
+        assert!(!format!("{secret:?} {secret}").contains("hunter2"));
+        let url = Url::parse("https://user:pw@up.example.com:8010/x?auth=hunter2").unwrap();
+        let shown = format!("{0:?} {0}", SecretUrl::new(url));
+        assert_eq!(shown, "https://up.example.com:8010 https://up.example.com:8010");
+    }
+}

@@ -1,0 +1,200 @@
+//! The authorization token: login, expiry, renewal.
+//!
+//! * One login serves all who wait for one: they queue behind `gate`, and whoever finds a
+//!   newer generation than the one that failed them uses it.
+//! * A failed login is shared with those who queued behind it, and for [`FAILURE_SHARED`]
+//!   more, so that a wrong password is not tried once per waiter.
+//! * Renewal ahead of expiry happens in the background (`Client::renew_early`): callers
+//!   go on with the old token, which still counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use reqwest::header::HeaderValue;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::config::ClientConfig;
+use super::http::{Call, Http};
+use super::reply::{Authorization, authorization};
+use super::secret::Secret;
+use crate::env::Env;
+use crate::protocol::path;
+use crate::store::{StoreError, StoreErrorKind, StoreResult};
+
+/// How long before its expiry a token is renewed (D.18); a quarter of its life, if that
+/// is less.
+const RENEW_EARLY: Duration = Duration::from_secs(60);
+/// Between attempts to renew.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
+/// How long a failed login answers for those that come after it.
+const FAILURE_SHARED: Duration = Duration::from_secs(2);
+
+/// A token in use, as a header. Its generation tells it from the ones before.
+#[derive(Clone)]
+pub(super) struct Grant {
+    pub(super) header: HeaderValue,
+    pub(super) generation: u64,
+}
+
+impl Grant {
+    /// The token's text.
+    pub(super) fn text(&self) -> &str {
+        self.header.to_str().unwrap_or_default()
+    }
+}
+
+struct Current {
+    grant: Grant,
+    expires: Option<SystemTime>,
+    renew_at: Option<SystemTime>,
+}
+
+/// See the module's header.
+pub(super) struct Session {
+    http: Arc<Http>,
+    env: Env,
+    username: String,
+    password: Secret,
+    current: Mutex<Option<Current>>,
+    gate: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
+    renewing: AtomicBool,
+    generation: watch::Sender<u64>,
+}
+
+impl Session {
+    pub(super) fn new(http: Arc<Http>, config: &ClientConfig, env: Env) -> Self {
+        Self {
+            http,
+            env,
+            username: config.username.clone(),
+            password: config.password.clone(),
+            current: Mutex::new(None),
+            gate: tokio::sync::Mutex::new(None),
+            renewing: AtomicBool::new(false),
+            generation: watch::Sender::new(0),
+        }
+    }
+
+    /// Tells when the token changes, so that the channel joins with the new one.
+    pub(super) fn generations(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// The token to use now; logs in if there is none that counts.
+    pub(super) async fn grant(&self) -> StoreResult<Grant> {
+        let stale = match &*self.current.lock() {
+            Some(current) if current.expires.is_none_or(|at| self.env.clock.now() < at) => {
+                return Ok(current.grant.clone());
+            }
+            Some(current) => current.grant.generation,
+            None => 0,
+        };
+        self.renew(stale).await
+    }
+
+    /// Logs in, unless somebody did since generation `stale`.
+    pub(super) async fn renew(&self, stale: u64) -> StoreResult<Grant> {
+        let mut gate = self.gate.lock().await;
+        if let Some(current) = &*self.current.lock()
+            && current.grant.generation > stale
+        {
+            return Ok(current.grant.clone());
+        }
+        if let Some((at, error)) = &*gate
+            && at.elapsed() < FAILURE_SHARED
+        {
+            return Err(error.clone());
+        }
+        let outcome = match self.login().await {
+            Ok(authorization) => self.adopt(authorization),
+            Err(error) => Err(error),
+        };
+        *gate = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        outcome
+    }
+
+    async fn login(&self) -> StoreResult<Authorization> {
+        let fields = [("username", self.username.as_str()), ("password", self.password.expose())];
+        let reply = self.http.send(&Call::form("login", path::AUTHENTICATE, &fields), None).await?;
+        if reply.status == 401 {
+            // A service may also answer so for a profile without a public key (D.7).
+            let said = reply.error_text();
+            let why = format!("{said} (wrong name or password, or no public key registered yet)");
+            return Err(self.refused(StoreErrorKind::Unauthenticated, why));
+        }
+        if !reply.is_success() {
+            return Err(reply.error("login").on(&self.username));
+        }
+        authorization(&reply).ok_or_else(|| {
+            self.refused(StoreErrorKind::Protocol, "no authorizationToken in the reply".into())
+        })
+    }
+
+    fn refused(&self, kind: StoreErrorKind, why: String) -> StoreError {
+        StoreError::new(kind, "login", why).on(&self.username)
+    }
+
+    /// Takes over a new token.
+    pub(super) fn adopt(&self, new: Authorization) -> StoreResult<Grant> {
+        let mut header = HeaderValue::from_str(new.token.expose()).map_err(|_| {
+            self.refused(StoreErrorKind::Protocol, "the token is not fit for a header".into())
+        })?;
+        header.set_sensitive(true);
+        let generation = *self.generation.borrow() + 1;
+        let grant = Grant { header, generation };
+        let renew_at = new.expires.map(|expires| self.renewal(expires));
+        let expires = new.expires;
+        *self.current.lock() = Some(Current { grant: grant.clone(), expires, renew_at });
+        self.generation.send_replace(generation);
+        Ok(grant)
+    }
+
+    /// The token lives until `expires` now.
+    pub(super) fn extend(&self, expires: SystemTime) {
+        if let Some(current) = &mut *self.current.lock() {
+            current.expires = Some(expires);
+            current.renew_at = Some(self.renewal(expires));
+        }
+    }
+
+    fn renewal(&self, expires: SystemTime) -> SystemTime {
+        let life = expires.duration_since(self.env.clock.now()).unwrap_or_default();
+        expires - RENEW_EARLY.min(life / 4)
+    }
+
+    /// Whether it is time to renew the token.
+    pub(super) fn is_due(&self) -> bool {
+        match &*self.current.lock() {
+            Some(Current { renew_at: Some(at), .. }) => self.env.clock.now() >= *at,
+            _ => false,
+        }
+    }
+
+    /// Whether the caller should renew the token in the background; says so to one
+    /// caller at a time, who ends with [`Session::renewed`].
+    pub(super) fn should_renew(&self) -> bool {
+        self.is_due() && !self.renewing.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ends what [`Session::should_renew`] began. A failed renewal is left alone for a
+    /// while: the token still counts, and a 401 would bring a login.
+    pub(super) fn renewed(&self, succeeded: bool) {
+        if !succeeded && let Some(current) = &mut *self.current.lock() {
+            current.renew_at = Some(self.env.clock.now() + RENEWAL_PAUSE);
+        }
+        self.renewing.store(false, Ordering::Release);
+    }
+
+    /// `text` without the token, should the service have repeated it.
+    pub(super) fn redact(&self, text: String) -> String {
+        match &*self.current.lock() {
+            Some(current) if !current.grant.text().is_empty() => {
+                text.replace(current.grant.text(), "(redacted)")
+            }
+            _ => text,
+        }
+    }
+}

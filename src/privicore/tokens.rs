@@ -1,0 +1,144 @@
+//! Commands on stored tokens: delete, file meta, risk meta, listing.
+
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+
+use super::client::Client;
+use super::http::{Call, encode};
+use super::listing;
+use crate::protocol::path;
+use crate::store::{
+    Download, FileMeta, ListFilter, ListPage, Payload, RiskMeta, Store, StoreError, StoreErrorKind,
+    StoreResult, Token,
+};
+
+/// Page size for services that refuse a larger one (C.4.7).
+const SMALL_PAGE: u32 = 25;
+
+#[async_trait]
+impl Store for Client {
+    async fn put(&self, meta: &FileMeta, mark: &str, payload: Payload) -> StoreResult<Token> {
+        self.store(meta, mark, payload).await.map_err(|error| named(error, &meta.file_name))
+    }
+
+    async fn get(&self, token: &Token) -> StoreResult<Download> {
+        self.fetch(token).await.map_err(|error| named(error, token.as_str()))
+    }
+
+    async fn delete(&self, token: &Token) -> StoreResult<()> {
+        self.remove(token).await.map_err(|error| named(error, token.as_str()))
+    }
+
+    async fn update_meta(&self, token: &Token, meta: &FileMeta) -> StoreResult<()> {
+        self.change_meta(token, meta).await.map_err(|error| named(error, token.as_str()))
+    }
+
+    async fn set_risk(&self, token: &Token, risk: &RiskMeta) -> StoreResult<()> {
+        let fields = [
+            ("token", token.as_str()),
+            ("classification", &risk.classification),
+            ("label", &risk.label),
+            ("handling", &risk.handling),
+        ];
+        let call = Call::form("set-risk", path::CONFIGURE_RISK, &fields);
+        self.command(&call).await.map(drop).map_err(|error| named(error, token.as_str()))
+    }
+
+    async fn list(&self, filter: &ListFilter, page: u32) -> StoreResult<ListPage> {
+        self.list_page(filter, page).await
+    }
+}
+
+fn named(error: StoreError, victim: &str) -> StoreError {
+    if error.target.is_none() { error.on(victim) } else { error }
+}
+
+impl Client {
+    /// Deletes; a token that is not there is deleted. Repeating is safe (E.2).
+    async fn remove(&self, token: &Token) -> StoreResult<()> {
+        let call = Call::form("delete", path::DELETE, &[("token", token.as_str())]);
+        match self.command(&call).await.map(drop) {
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(()),
+            // A rejection learned by polling has no text: it may mean "not found" (C.4.11).
+            Err(error) if error.kind == StoreErrorKind::Denied => {
+                if self.is_gone(token).await.unwrap_or(false) { Ok(()) } else { Err(error) }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the listing says that there is no such token.
+    async fn is_gone(&self, token: &Token) -> StoreResult<bool> {
+        let filter = ListFilter { token: Some(token.clone()), ..ListFilter::default() };
+        Ok(crate::store::list_all(self, &filter).await?.is_empty())
+    }
+
+    /// Changes file meta by the form call; a service without it is remembered (D.3).
+    async fn change_meta(&self, token: &Token, meta: &FileMeta) -> StoreResult<()> {
+        const UPDATE: &str = "update-meta";
+        let known = &self.learned.update_meta;
+        let fields = [
+            ("token", token.as_str()),
+            ("fileName", &meta.file_name),
+            ("extension", &meta.extension),
+            ("context", &meta.context),
+        ];
+        if !known.no() {
+            let reply = self.command_reply(&Call::form(UPDATE, path::UPDATE_META, &fields)).await?;
+            let absent = match reply.status {
+                405 | 501 => true,
+                // A missing route and a missing record are both 404 (B.4).
+                404 => !known.yes() && !self.is_gone(token).await?,
+                _ => false,
+            };
+            if reply.is_success() {
+                known.set(true);
+                return Ok(());
+            }
+            if !absent {
+                return Err(self.error(&reply, UPDATE));
+            }
+            known.set(false);
+        }
+        let what = "the service cannot change file meta";
+        Err(StoreError::new(StoreErrorKind::Unsupported, UPDATE, what))
+    }
+
+    async fn list_page(&self, filter: &ListFilter, page: u32) -> StoreResult<ListPage> {
+        loop {
+            let per_page = self.learned.per_page.load(Ordering::Relaxed);
+            let filtered = !self.learned.filters.no() && *filter != ListFilter::default();
+            let mut call = Call::get("list", path::LIST);
+            call.query = Some(list_query(filtered.then_some(filter), page, per_page));
+            let reply = self.call(&call).await?;
+            if reply.is_success() {
+                if filtered {
+                    self.learned.filters.set(true);
+                }
+                let json = reply.json().and_then(|json| listing::page(&json));
+                return json.ok_or_else(|| {
+                    StoreError::new(StoreErrorKind::Protocol, "list", "a reply without a list")
+                });
+            }
+            if reply.status == 422 && per_page != SMALL_PAGE {
+                self.learned.per_page.store(SMALL_PAGE, Ordering::Relaxed);
+            } else if reply.status == 422 && filtered && !self.learned.filters.yes() {
+                self.learned.filters.set(false);
+            } else {
+                return Err(self.error(&reply, "list"));
+            }
+        }
+    }
+}
+
+fn list_query(filter: Option<&ListFilter>, page: u32, per_page: u32) -> String {
+    let (page, per_page) = (page.to_string(), per_page.to_string());
+    let mut fields = vec![("page", page.as_str()), ("perPage", per_page.as_str())];
+    if let Some(filter) = filter {
+        fields.extend(filter.context.iter().map(|v| ("filters[context]", v.as_str())));
+        fields.extend(filter.file_name.iter().map(|v| ("filters[meta.file.fileName]", v.as_str())));
+        fields.extend(filter.token.iter().map(|v| ("filters[token]", v.as_str())));
+    }
+    encode(&fields)
+}
