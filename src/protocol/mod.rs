@@ -3,6 +3,8 @@
 //! Source: the project's protocol reference, sections B and C. The client reads every
 //! variant tolerantly with its own readers; the engine writes the documented shape.
 
+pub mod public_key;
+
 /// Header that carries the authorization token (B.2).
 pub const AUTHORIZATION: &str = "x-dpt-authorization";
 /// Header that carries a command's id on every `202` (B.3).
@@ -29,6 +31,13 @@ pub const STATUS_REJECTED: u8 = 3;
 pub const INLINE_CLIENT_LIMIT: usize = 36_000;
 /// Largest sealed payload, in bytes, that the engine takes inline (E.2).
 pub const INLINE_ENGINE_LIMIT: usize = 51_200;
+/// Most tokens on one page of a listing that the engine gives (E.2).
+pub const LIST_PAGE_LIMIT: usize = 100;
+/// Tokens on one page when the caller does not say (C.4.7).
+pub const LIST_PAGE_DEFAULT: usize = 25;
+/// Lifetimes that reauthorize takes, in seconds (section A, "TTLs").
+pub const AUTHORIZATION_TTLS: [u64; 8] =
+    [3_600, 86_400, 604_800, 2_592_000, 7_776_000, 15_552_000, 23_328_000, 31_104_000];
 /// Reservation time to live that every source accepts, in minutes (D.1).
 pub const RESERVATION_TTL_MINUTES: u32 = 5;
 
@@ -88,4 +97,24 @@ pub mod path {
     pub const STORAGE_SYNC: &str = "/storage/sync-device";
     /// C.6.
     pub const STORAGE_REMOVE: &str = "/storage/remove";
+    /// C.2, known from the vendor's own client only.
+    pub const SCOPE: &str = "/profile/retrieve-scope";
+}
+
+/// Older paths of the same calls (C.12), still answered by the engine.
+pub mod old_path {
+    /// Now [`super::path::HEALTH`].
+    pub const HEALTH: &str = "/utility/check-server-health";
+    /// Now [`super::path::REQUEST_STATUS`]; the command id follows.
+    pub const REQUEST_STATUS: &str = "/utility/request-command-id-status/";
+    /// Now [`super::path::EXPIRY`], and a GET.
+    pub const EXPIRY: &str = "/profile/retrieve-token-expiry";
+    /// Now [`super::path::QR_TOKEN`].
+    pub const QR_TOKEN: &str = "/profile/generate-qr-token-for-authorization";
+    /// Now [`super::path::ENGINE_KEY`].
+    pub const ENGINE_KEY: &str = "/public-key/retrieve-cab-public-key";
+    /// Now [`super::path::STORAGE_REGISTER`].
+    pub const STORAGE_REGISTER: &str = "/storage/register-storage-device";
+    /// Now [`super::path::STORAGE_REMOVE`].
+    pub const STORAGE_REMOVE: &str = "/storage/remove-storage";
 }

@@ -1,0 +1,103 @@
+//! Answers to data requests (C.4.9, B.5): the payload itself when it is small, else a
+//! single-use address.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::app::App;
+use super::faults::{ACK, Fault, Moment};
+use super::records::Payload;
+use super::refusal::Refusal;
+use super::shape::{Download, Inline};
+use crate::protocol::{self, INLINE_ENGINE_LIMIT, path};
+
+const MESSAGE: u8 = 0;
+const FILE: u8 = 1;
+
+/// An accepted data request.
+pub(super) struct Asked {
+    pub command: Uuid,
+    pub request: Uuid,
+    pub profile: Uuid,
+    pub context: String,
+    pub payload: Payload,
+    /// Where the client reaches the engine.
+    pub base: String,
+}
+
+/// Answers in a task of its own; returns at once, unless the answer must come first.
+pub(super) async fn start(app: &Arc<App>, asked: Asked) {
+    let fault = app.faults.strike(Moment::Ack, &[path::REQUEST_DATA, ACK]);
+    let early = fault == Some(Fault::EarlyAck);
+    let (done, answered) = oneshot::channel();
+    let task = {
+        let app = Arc::clone(app);
+        async move {
+            if let Err(error) = answer(&app, asked, fault).await {
+                tracing::error!(%error, "a data request was not answered");
+            }
+            let _ = done.send(());
+        }
+    };
+    app.tasks.spawn(task);
+    if early {
+        let _ = answered.await;
+    }
+}
+
+async fn answer(app: &App, asked: Asked, fault: Option<Fault>) -> Result<(), Refusal> {
+    let Asked { command, profile, .. } = asked;
+    if let Some(Fault::RejectAck { reason }) = fault {
+        app.remember_read(command, Some(reason.clone()));
+        app.ack(profile, command, Some(Refusal::Rejected(reason)), None).await;
+        return Ok(());
+    }
+    app.remember_read(command, None);
+    // One delay for both: they leave together.
+    app.ack(profile, command, None, None).await;
+    let inline = app.shape.read().inline;
+    if inline == Inline::AfterNote {
+        app.push(profile, &message(&asked, MESSAGE, json!("Data retrieval started")));
+    }
+    if inline != Inline::Off && asked.payload.len <= INLINE_ENGINE_LIMIT as u64 {
+        let bytes = app.payload_bytes(asked.payload).await?;
+        let answer = message(&asked, MESSAGE, json!(STANDARD.encode(&bytes)));
+        if app.deliver(profile, &answer, fault).await {
+            app.counters.sent(bytes.len());
+        }
+        return Ok(());
+    }
+    let auth = app.downloads.issue(&app.env, asked.payload);
+    let form = app.shape.read().download;
+    let url = format!("{}/?auth={auth}", asked.base);
+    let body = if form == Download::Url { json!(url) } else { json!(auth) };
+    if !app.deliver(profile, &message(&asked, FILE, body), fault).await {
+        return Ok(());
+    }
+    let mut ready = json!({ "type": protocol::TYPE_STREAM_READY, "id": asked.request });
+    match form {
+        Download::Url => ready["streamUrl"] = json!(url),
+        Download::WebSocket => {
+            ready["streamUrl"] = json!(url.replacen("http", "ws", 1));
+        }
+        Download::Token => {}
+    }
+    ready["requestId"] = json!(asked.request);
+    app.push(profile, &json!({ "data": ready }));
+    Ok(())
+}
+
+fn message(asked: &Asked, output_type: u8, body: Value) -> Value {
+    json!({ "data": {
+        "type": protocol::TYPE_REQUEST,
+        "id": asked.request,
+        "data_context": asked.context,
+        "output_type": output_type,
+        "body": body,
+    }})
+}

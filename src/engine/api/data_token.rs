@@ -1,0 +1,298 @@
+//! C.4: reserve, exchange, describe, update, request and delete data tokens.
+
+use std::future::ready;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::params::{Fields, Json, KeyedCaller};
+use super::reply;
+use crate::engine::app::App;
+use crate::engine::commit::{Durability, Received, Tx};
+use crate::engine::db::{Records, Space};
+use crate::engine::records::{Command, FileMeta, RiskMeta};
+use crate::engine::refusal::Refusal;
+use crate::engine::shape::{ConfigureReply, StreamField};
+use crate::engine::time::rfc3339;
+use crate::engine::tokens::{self, MetaChange, Reservation};
+use crate::engine::{answers, secrets};
+use crate::protocol::{INLINE_ENGINE_LIMIT, RESERVATION_TTL_MINUTES, path};
+
+/// Longest reservation, in minutes (protocol reference, D.1).
+const TTL_MINUTES: u64 = 60;
+
+async fn command(
+    app: &Arc<App>,
+    op: &'static str,
+    caller: KeyedCaller,
+    durability: Durability,
+    step: impl FnOnce(&mut Tx<'_>, Uuid) -> Result<Option<String>, Refusal> + Send + 'static,
+) -> Response {
+    let profile = caller.0.profile;
+    let prepare = ready(Ok(()));
+    let step = move |tx: &mut Tx<'_>, ()| step(tx, profile);
+    let id = app.accept(op, Some(profile), durability, prepare, step).await;
+    reply::accepted(app, id)
+}
+
+/// `POST /data-token/reserve-token-space`.
+pub(super) async fn reserve(
+    State(app): State<Arc<App>>,
+    caller: KeyedCaller,
+    fields: Fields,
+) -> Result<Response, Refusal> {
+    let default = u64::from(RESERVATION_TTL_MINUTES);
+    let ttl = fields.number("ttl")?.unwrap_or(default);
+    if !(1..=TTL_MINUTES).contains(&ttl) {
+        return Err(Refusal::parameter("ttl", "between 1 and 60 minutes"));
+    }
+    let wanted = Reservation {
+        profile: caller.0.profile,
+        uuid: fields.text("uuid")?.unwrap_or_else(|| app.new_id().to_string()),
+        context: fields.required("context")?,
+        note: fields.text("meta")?,
+        ttl: u32::try_from(ttl).unwrap_or(RESERVATION_TTL_MINUTES),
+    };
+    let name = secrets::data_token(&app.env, secrets::TEMPORARY);
+    let step = move |tx: &mut Tx<'_>, _| {
+        tokens::reserve(tx, &name, wanted)?;
+        Ok(Some(name))
+    };
+    Ok(command(&app, path::RESERVE, caller, Durability::Process, step).await)
+}
+
+/// `GET /data-token/retrieve-temporary-data-token/{commandId}`.
+pub(super) async fn temporary(
+    State(app): State<Arc<App>>,
+    caller: KeyedCaller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let id = Uuid::parse_str(&id).map_err(|_| Refusal::NotFound)?;
+    let command: Option<Command> = app.db.load(Space::Commands, id.as_bytes())?;
+    let name = command
+        .filter(|command| command.profile == Some(caller.0.profile))
+        .and_then(|command| command.temporary)
+        .ok_or(Refusal::NotFound)?;
+    let token = app.own_token(caller.0.profile, &name)?.token;
+    let auth = app.stream_tokens.issue(&name).ok_or(Refusal::NotFound)?;
+    let base = app.base(&headers);
+    let form = app.shape.read().stream;
+    let stream = if form == StreamField::Url { format!("{base}/?auth={auth}") } else { auth };
+    let mut body = json!({
+        "token": name,
+        "stream": stream,
+        "uuid": token.uuid,
+        "createdAt": rfc3339(token.created_at),
+        "context": token.context,
+        "ttl": token.ttl,
+    });
+    if form != StreamField::Token
+        && let Some((server, port)) = base.rsplit_once(':')
+    {
+        body["stream_server_id"] = json!(server);
+        body["stream_server_port"] = json!(port);
+    }
+    Ok(reply::ok(&body))
+}
+
+/// The sealed bytes behind a base64 text, within the inline limit.
+fn inline_payload(app: &App, text: &str) -> Result<Vec<u8>, Refusal> {
+    let broken = |_| Refusal::parameter("data", "not base64");
+    let bytes = STANDARD.decode(text).map_err(broken)?;
+    if bytes.len() > INLINE_ENGINE_LIMIT {
+        return Err(Refusal::parameter("data", "too large to exchange inline: use the stream"));
+    }
+    app.counters.received(bytes.len());
+    Ok(bytes)
+}
+
+/// `POST /data-token/exchange-data-for-token`.
+pub(super) async fn exchange(
+    State(app): State<Arc<App>>,
+    caller: KeyedCaller,
+    fields: Fields,
+) -> Result<Response, Refusal> {
+    let name = fields.required("temporaryTokenSpace")?;
+    let text = fields.get("data").ok_or_else(|| Refusal::parameter("data", "missing"))?;
+    let bytes = inline_payload(&app, text)?;
+    let id = app.new_id();
+    let step = move |tx: &mut Tx<'_>, profile| {
+        tokens::fill(tx, profile, &name, id, Received::Bytes(bytes))?;
+        Ok(None)
+    };
+    Ok(command(&app, path::EXCHANGE, caller, Durability::Machine, step).await)
+}
+
+/// `POST /data-token/configure-file-meta`: promotes, at once or by a command.
+pub(super) async fn configure_file(
+    State(app): State<Arc<App>>,
+    caller: KeyedCaller,
+    fields: Fields,
+) -> Result<Response, Refusal> {
+    let name = fields.required("token")?;
+    let context = fields.required("context")?;
+    let missing = || Refusal::parameter("size", "this field is missing");
+    let file = FileMeta {
+        file_name: fields.required("fileName")?,
+        extension: fields.sent("extension")?,
+        size: fields.number("size")?.ok_or_else(missing)?,
+        path: fields.required("path")?,
+    };
+    let form = app.shape.read().configure;
+    let profile = caller.0.profile;
+    if form == ConfigureReply::Accepted {
+        let step = move |tx: &mut Tx<'_>, profile| {
+            tokens::configure(tx, profile, &name, file, context, None)?;
+            Ok(None)
+        };
+        return Ok(command(&app, path::CONFIGURE_FILE, caller, Durability::Machine, step).await);
+    }
+    let permanent = Some(secrets::data_token(&app.env, secrets::PERMANENT));
+    let token = app
+        .committer
+        .run(Durability::Machine, move |tx| {
+            tokens::configure(tx, profile, &name, file, context, permanent)
+        })
+        .await?;
+    let body = if form == ConfigureReply::String { json!(token) } else { json!({"token": token}) };
+    Ok(reply::ok(&body))
+}
+
+/// `POST /data-token/configure-information-security-risk-meta`.
+pub(super) async fn configure_risk(
+    State(app): State<Arc<App>>,
+    caller: KeyedCaller,
+    fields: Fields,
+) -> Result<Response, Refusal> {
+    let name = fields.required("token")?;
+    let risk = RiskMeta {
+        classification: fields.sent("classification")?,
+        label: fields.sent("label")?,
+        handling: fields.sent("handling")?,
+    };
+    let change = MetaChange { risk: Some(risk), ..MetaChange::default() };
+    Ok(change_meta(&app, path::CONFIGURE_RISK, caller, name, change).await)
+}
+
+/// `POST /data-token/update-data-token`: metadata only.
+pub(super) async fn update_meta(
+    State(app): State<Arc<App>>,
+    caller: KeyedCaller,
+    fields: Fields,
+) -> Result<Response, Refusal> {
+    let name = fields.required("token")?;
+    let change = MetaChange {
+        file_name: fields.text("fileName")?,
+        extension: fields.text("extension")?,
+        context: fields.text("context")?,
+        ..MetaChange::default()
+    };
+    Ok(change_meta(&app, path::UPDATE_META, caller, name, change).await)
+}
+
+async fn change_meta(
+    app: &Arc<App>,
+    op: &'static str,
+    caller: KeyedCaller,
+    name: String,
+    change: MetaChange,
+) -> Response {
+    let step = move |tx: &mut Tx<'_>, profile| {
+        tokens::change(tx, profile, &name, change)?;
+        Ok(None)
+    };
+    command(app, op, caller, Durability::Machine, step).await
+}
+
+/// The JSON body of `POST /data-token/update-data`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Update {
+    data_token: String,
+    data: String,
+    #[serde(default)]
+    meta: Value,
+}
+
+impl Update {
+    /// The members of `meta` that were sent; others stay as they are.
+    fn change(&self) -> MetaChange {
+        let text = |group: &str, member: &str| self.meta[group][member].as_str().map(str::to_owned);
+        let group = "information_security_risk";
+        let risk = || {
+            let classification = text(group, "classification")?;
+            let member = |name| text(group, name).unwrap_or_default();
+            Some(RiskMeta { classification, label: member("label"), handling: member("handling") })
+        };
+        MetaChange {
+            file_name: text("file", "fileName"),
+            extension: text("file", "extension"),
+            size: self.meta["file"]["size"].as_u64(),
+            path: text("file", "path"),
+            context: None,
+            data_type: text("data", "type"),
+            risk: risk(),
+        }
+    }
+}
+
+/// `POST /data-token/update-data`: new payload under the same token.
+pub(super) async fn update_data(
+    State(app): State<Arc<App>>,
+    caller: KeyedCaller,
+    Json(update): Json<Update>,
+) -> Result<Response, Refusal> {
+    let bytes = inline_payload(&app, &update.data)?;
+    let change = update.change();
+    let (id, name) = (app.new_id(), update.data_token);
+    let step = move |tx: &mut Tx<'_>, profile| {
+        tokens::replace(tx, profile, &name, id, Received::Bytes(bytes), change)?;
+        Ok(None)
+    };
+    Ok(command(&app, path::UPDATE_DATA, caller, Durability::Machine, step).await)
+}
+
+/// `POST /data-token/request-data`: the answer comes on the channel.
+pub(super) async fn request_data(
+    State(app): State<Arc<App>>,
+    caller: KeyedCaller,
+    headers: HeaderMap,
+    fields: Fields,
+) -> Result<Response, Refusal> {
+    let name = fields.required("token")?;
+    let token = app.own_token(caller.0.profile, &name)?.token;
+    let payload = token.payload.ok_or(Refusal::NoToken)?;
+    let asked = answers::Asked {
+        command: app.new_id(),
+        request: app.new_id(),
+        profile: caller.0.profile,
+        context: token.context,
+        payload,
+        base: app.base(&headers),
+    };
+    let (command, request) = (asked.command, asked.request);
+    answers::start(&app, asked).await;
+    Ok(reply::requested(&app, command, request))
+}
+
+/// `POST /data-token/delete-data`.
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    caller: KeyedCaller,
+    fields: Fields,
+) -> Result<Response, Refusal> {
+    let name = fields.required("token")?;
+    let step = move |tx: &mut Tx<'_>, profile| {
+        tokens::delete(tx, profile, &name)?;
+        Ok(None)
+    };
+    Ok(command(&app, path::DELETE, caller, Durability::Machine, step).await)
+}

@@ -1,0 +1,370 @@
+//! What every handler shares, and how an accepted command runs to its ack.
+//!
+//! A command is answered `202` at once and runs in its own task, which outlives the
+//! connection. Its outcome is committed together with its effect, so a poll after a
+//! restart tells the truth; only then does the ack go out.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::Utf8Bytes;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::commit::{Committer, Durability, Tx};
+use super::db::{Db, Records, Space, StorageError};
+use super::downloads::Downloads;
+use super::faults::{ACK, Fault, Faults, Moment, WS};
+use super::hub::Hub;
+use super::listing::Listings;
+use super::metrics::Counters;
+use super::payload::{Files, read_stream};
+use super::records::{Command, Payload, Place};
+use super::refusal::Refusal;
+use super::secrets::StreamTokens;
+use super::shape::Shape;
+use super::{EngineConfig, tokens};
+use crate::env::Env;
+use crate::protocol;
+
+/// Data requests whose outcome can still be polled; they are not committed.
+const REMEMBERED_READS: usize = 4_096;
+/// Passwords stretched at once: each takes a core for a tenth of a second.
+const STRETCHERS: usize = 2;
+
+/// The engine's shared state.
+pub(super) struct App {
+    pub env: Env,
+    pub config: EngineConfig,
+    /// `http://host:port` of the listener.
+    pub base: String,
+    pub db: Arc<Db>,
+    pub files: Arc<Files>,
+    pub listings: Arc<Listings>,
+    pub committer: Committer,
+    pub hub: Hub,
+    pub faults: Faults,
+    pub shape: RwLock<Shape>,
+    pub counters: Counters,
+    pub downloads: Downloads,
+    pub stream_tokens: StreamTokens,
+    /// The engine's public key, as published.
+    pub public_key: String,
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
+    pub stretchers: Semaphore,
+    /// Upload tokens in use or used up, until their reservation expires.
+    pub used_uploads: Mutex<HashMap<String, u64>>,
+    running: Mutex<HashMap<Uuid, ()>>,
+    reads: Mutex<LruCache<Uuid, Option<String>>>,
+}
+
+/// The parts that `Engine::start` puts together.
+pub(super) struct Parts {
+    pub env: Env,
+    pub config: EngineConfig,
+    pub base: String,
+    pub db: Arc<Db>,
+    pub files: Arc<Files>,
+    pub listings: Arc<Listings>,
+    pub committer: Committer,
+    pub stream_tokens: StreamTokens,
+    pub public_key: String,
+}
+
+/// A command as its poll sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Running,
+    Succeeded,
+    Rejected(String),
+}
+
+impl App {
+    pub(super) fn new(parts: Parts) -> Self {
+        let shape = RwLock::new(parts.config.shape.clone());
+        let remembered = NonZeroUsize::new(REMEMBERED_READS).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            env: parts.env,
+            config: parts.config,
+            base: parts.base,
+            db: parts.db,
+            files: parts.files,
+            listings: parts.listings,
+            committer: parts.committer,
+            hub: Hub::default(),
+            faults: Faults::default(),
+            shape,
+            counters: Counters::default(),
+            downloads: Downloads::default(),
+            stream_tokens: parts.stream_tokens,
+            public_key: parts.public_key,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            stretchers: Semaphore::new(STRETCHERS),
+            used_uploads: Mutex::new(HashMap::new()),
+            running: Mutex::new(HashMap::new()),
+            reads: Mutex::new(LruCache::new(remembered)),
+        }
+    }
+
+    /// Milliseconds since the epoch.
+    pub(super) fn now(&self) -> u64 {
+        self.env.millis()
+    }
+
+    /// A new id whose order is that of its making.
+    pub(super) fn new_id(&self) -> Uuid {
+        let mut random = [0; 10];
+        self.env.random.fill(&mut random);
+        uuid::Builder::from_unix_timestamp_millis(self.now(), &random).into_uuid()
+    }
+
+    /// Waits without occupying a thread; not longer than the engine runs.
+    pub(super) async fn pause(&self, duration: Duration) {
+        if !duration.is_zero() {
+            self.stop.run_until_cancelled(tokio::time::sleep(duration)).await;
+        }
+    }
+
+    /// The configured latency.
+    pub(super) async fn lag(&self) {
+        self.pause(self.config.latency).await;
+    }
+
+    /// Runs something long and silent off the async threads, a few at a time.
+    pub(super) async fn stretch<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let _permit = self.stretchers.acquire().await;
+        let outcome = tokio::task::spawn_blocking(work).await;
+        outcome.map_err(|_| Refusal::Storage(StorageError::Stopped))
+    }
+
+    /// Accepts a command: starts `prepare` and then `step` in a task of their own, and
+    /// returns the id for the `202`. `step` may return a reservation's temporary token.
+    pub(super) async fn accept<P: Send + 'static>(
+        self: &Arc<Self>,
+        op: &'static str,
+        profile: Option<Uuid>,
+        durability: Durability,
+        prepare: impl Future<Output = Result<P, Refusal>> + Send + 'static,
+        step: impl FnOnce(&mut Tx<'_>, P) -> Result<Option<String>, Refusal> + Send + 'static,
+    ) -> Uuid {
+        let id = self.new_id();
+        self.running.lock().insert(id, ());
+        let fault = self.faults.strike(Moment::Ack, &[op, ACK]);
+        let early = fault == Some(Fault::EarlyAck);
+        let (done, acked) = oneshot::channel();
+        let app = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let outcome = match &fault {
+                Some(Fault::RejectAck { reason }) => {
+                    app.reject(id, profile, Refusal::Rejected(reason.clone())).await
+                }
+                _ => app.run(id, profile, durability, prepare, step).await,
+            };
+            app.running.lock().remove(&id);
+            match &outcome {
+                Ok(()) => tracing::debug!(op, %id, "command succeeded"),
+                Err(refusal) => tracing::debug!(op, %id, %refusal, "command rejected"),
+            }
+            if let Some(profile) = profile {
+                app.ack(profile, id, outcome.err(), fault).await;
+            }
+            // The handler waits only when the ack has to be early.
+            let _ = done.send(());
+        });
+        if early {
+            let _ = acked.await;
+        }
+        id
+    }
+
+    async fn run<P: Send + 'static>(
+        &self,
+        id: Uuid,
+        profile: Option<Uuid>,
+        durability: Durability,
+        prepare: impl Future<Output = Result<P, Refusal>> + Send,
+        step: impl FnOnce(&mut Tx<'_>, P) -> Result<Option<String>, Refusal> + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let prepared = match prepare.await {
+            Ok(prepared) => prepared,
+            Err(refusal) => return self.reject(id, profile, refusal).await,
+        };
+        // The outer result is the commit's, the inner one the command's: a rejection is
+        // committed too.
+        self.committer
+            .run(durability, move |tx| {
+                let outcome = tx.attempt(|tx| step(tx, prepared));
+                let (rejected, temporary) = match &outcome {
+                    Ok(temporary) => (None, temporary.clone()),
+                    Err(refusal) => (Some(refusal.key().to_owned()), None),
+                };
+                let record = Command { profile, rejected, temporary };
+                tx.put(Space::Commands, id.as_bytes(), &record)?;
+                Ok::<_, StorageError>(outcome.map(drop))
+            })
+            .await?
+    }
+
+    async fn reject(
+        &self,
+        id: Uuid,
+        profile: Option<Uuid>,
+        refusal: Refusal,
+    ) -> Result<(), Refusal> {
+        let record = Command { profile, rejected: Some(refusal.key().to_owned()), temporary: None };
+        let put = move |tx: &mut Tx<'_>| tx.put(Space::Commands, id.as_bytes(), &record);
+        self.committer.run(Durability::Process, put).await?;
+        Err(refusal)
+    }
+
+    /// Sends a command's ack after the latency, as far as the fault plan lets it.
+    pub(super) async fn ack(
+        &self,
+        profile: Uuid,
+        id: Uuid,
+        refusal: Option<Refusal>,
+        fault: Option<Fault>,
+    ) {
+        if matches!(refusal, Some(Refusal::Storage(StorageError::Stopped))) {
+            // Nothing is promised and nothing denied: the client has to find out.
+            return;
+        }
+        let settled = match &refusal {
+            None => {
+                let text = json!("Command completed successfully");
+                ack_message(id, protocol::STATUS_SUCCEEDED, &text)
+            }
+            Some(refusal) => ack_message(id, protocol::STATUS_REJECTED, &json!(refusal.key())),
+        };
+        self.lag().await;
+        if fault == Some(Fault::PendingAck) {
+            let pending = ack_message(id, protocol::STATUS_PENDING, &Value::Null);
+            self.push(profile, &pending);
+        }
+        if self.deliver(profile, &settled, fault).await {
+            self.counters.ack();
+        }
+    }
+
+    /// Sends an ack or a data answer, bent by `fault`; tells whether it was sent.
+    pub(super) async fn deliver(
+        &self,
+        profile: Uuid,
+        message: &Value,
+        fault: Option<Fault>,
+    ) -> bool {
+        match fault {
+            Some(Fault::LoseAck) => return false,
+            Some(Fault::CutSocket) => {
+                self.hub.cut(profile);
+                return false;
+            }
+            Some(Fault::LateAck { ms }) => self.pause(Duration::from_millis(ms)).await,
+            Some(Fault::DuplicateAck) => self.push(profile, message),
+            _ => {}
+        }
+        self.push(profile, message);
+        true
+    }
+
+    /// Puts a message on the profile's channel now.
+    pub(super) fn push(&self, profile: Uuid, message: &Value) {
+        let text = Utf8Bytes::from(message.to_string());
+        match self.faults.strike(Moment::Push, &[WS]) {
+            Some(Fault::CutSocket) => self.hub.cut(profile),
+            Some(Fault::LoseAck) => {}
+            Some(Fault::DuplicateAck) => {
+                self.hub.broadcast(profile, &text, self.now());
+                self.hub.broadcast(profile, &text, self.now());
+            }
+            _ => self.hub.broadcast(profile, &text, self.now()),
+        }
+    }
+
+    /// Remembers how a data request's command ended, which is not committed.
+    pub(super) fn remember_read(&self, id: Uuid, rejected: Option<String>) {
+        self.reads.lock().put(id, rejected);
+    }
+
+    /// Where a command stands; `None` for an unknown one.
+    pub(super) fn progress(&self, id: Uuid) -> Result<Option<Progress>, StorageError> {
+        // In this order: a command leaves `running` only after its outcome is readable.
+        if self.running.lock().contains_key(&id) {
+            return Ok(Some(Progress::Running));
+        }
+        let settled = |rejected: Option<String>| match rejected {
+            None => Progress::Succeeded,
+            Some(reason) => Progress::Rejected(reason),
+        };
+        if let Some(rejected) = self.reads.lock().get(&id) {
+            return Ok(Some(settled(rejected.clone())));
+        }
+        let command: Option<Command> = self.db.load(Space::Commands, id.as_bytes())?;
+        Ok(command.map(|command| settled(command.rejected)))
+    }
+
+    /// Removes what has run out: reservations with their data, sessions, old outcomes,
+    /// download tokens, buffered messages.
+    pub(super) async fn sweep(&self) -> Result<(), StorageError> {
+        let now = self.now();
+        self.hub.sweep(now);
+        self.downloads.sweep(now);
+        self.used_uploads.lock().retain(|_, expires_at| *expires_at > now);
+        super::sweep::expire_records(self, now).await
+    }
+
+    /// Where a client reaches the engine: the listener's address, or on an unspecified
+    /// one, the name the client used.
+    pub(super) fn base(&self, headers: &HeaderMap) -> String {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        match host.filter(|_| self.config.listen.ip().is_unspecified()) {
+            Some(host) => format!("http://{host}"),
+            None => self.base.clone(),
+        }
+    }
+
+    /// A whole payload; only for small ones.
+    pub(super) async fn payload_bytes(&self, payload: Payload) -> Result<Bytes, Refusal> {
+        let found = match payload.place {
+            Place::Record => {
+                let bytes = self.db.raw(Space::Payloads, payload.id.as_bytes())?;
+                return bytes.map(|b| Bytes::copy_from_slice(&b)).ok_or(Refusal::NotFound);
+            }
+            Place::File => self.files.read(payload.id),
+        };
+        let file = found.map_err(|_| Refusal::NotFound)?;
+        let pieces: Vec<Bytes> = read_stream(file, payload.len)
+            .try_collect()
+            .await
+            .map_err(|error: std::io::Error| Refusal::Storage(error.into()))?;
+        Ok(Bytes::from(pieces.concat()))
+    }
+
+    /// The live token of a name that a profile owns.
+    pub(super) fn own_token(&self, profile: Uuid, name: &str) -> Result<tokens::Found, Refusal> {
+        tokens::own(&*self.db, profile, name, self.now())
+    }
+}
+
+/// The channel message that settles a command, or says it is pending (B.5).
+fn ack_message(id: Uuid, status: u8, body: &Value) -> Value {
+    json!({ "data": {
+        "type": protocol::TYPE_COMMAND, "id": id, "command_status": status, "body": body,
+    }})
+}

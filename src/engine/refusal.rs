@@ -1,0 +1,95 @@
+//! Why the engine does not do what it is asked: one reason, as an HTTP answer or as the
+//! body of a rejecting ack.
+
+use axum::http::StatusCode;
+use thiserror::Error;
+
+use super::db::StorageError;
+
+/// A refusal. The texts are ours; the sources document only two of the keys (B.4).
+#[derive(Debug, Error)]
+pub(super) enum Refusal {
+    #[error("invalid token")]
+    Unauthorized,
+    #[error("invalid credentials")]
+    Credentials,
+    #[error("no public key is registered for this profile")]
+    NoKey,
+    #[error("record not found")]
+    NotFound,
+    #[error("the token belongs to another profile")]
+    NotOwner,
+    #[error("data token not found")]
+    NoToken,
+    #[error("the token already holds data")]
+    AlreadyExchanged,
+    #[error("the token holds no data yet")]
+    NoData,
+    #[error("a temporary token cannot be updated")]
+    Temporary,
+    #[error("no storage device is registered")]
+    NoStorage,
+    #[error("device not found")]
+    NoDevice,
+    #[error("the username is already taken")]
+    UsernameTaken,
+    #[error("the old password is wrong")]
+    WrongPassword,
+    #[error("the payload is too large")]
+    TooLarge,
+    #[error("{0}: {1}")]
+    Parameter(&'static str, String),
+    #[error("{0}")]
+    Rejected(String),
+    #[error("the engine could not store this")]
+    Storage(#[from] StorageError),
+}
+
+impl Refusal {
+    /// A parameter that is missing or wrong.
+    pub(super) fn parameter(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::Parameter(field, reason.into())
+    }
+
+    /// The status of a synchronous answer.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized | Self::Credentials => StatusCode::UNAUTHORIZED,
+            Self::NoKey | Self::NotOwner => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::NoToken | Self::NoDevice => StatusCode::NOT_FOUND,
+            Self::UsernameTaken => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::AlreadyExchanged
+            | Self::NoData
+            | Self::Temporary
+            | Self::NoStorage
+            | Self::WrongPassword
+            | Self::Parameter(..)
+            | Self::Rejected(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        }
+    }
+
+    /// The machine key: `error` of an answer, `body` of an ack.
+    pub(super) fn key(&self) -> &str {
+        match self {
+            Self::Unauthorized => "authorization.invalid_token",
+            Self::Credentials => "profile.invalid_credentials",
+            Self::NoKey => "public_key.not_registered",
+            Self::NotFound => "record.not_found",
+            Self::NotOwner => "profile.not_an_owner",
+            Self::NoToken => "data_token.not_found",
+            Self::AlreadyExchanged => "data_token.already_exchanged",
+            Self::NoData => "data_token.no_data",
+            Self::Temporary => "data_token.temporary",
+            Self::NoStorage => "storage.no_device",
+            Self::NoDevice => "device.not_found",
+            Self::UsernameTaken => "profile.username_taken",
+            Self::WrongPassword => "profile.wrong_password",
+            Self::TooLarge => "data_token.too_large",
+            Self::Parameter(..) => "parameter.error",
+            Self::Rejected(reason) => reason,
+            Self::Storage(_) => "engine.storage",
+        }
+    }
+}
