@@ -36,11 +36,8 @@ async fn every_flow(store: &dyn Store) {
     let (small, large) = (content(1, SMALL), content(2, LARGE));
     let first = put(store, "flows", "small.bin", &small).await;
     let second = put(store, "flows", "large.bin", &large).await;
-    let risk = RiskMeta {
-        classification: "internal".into(),
-        label: "l".into(),
-        handling: "none".into(),
-    };
+    let risk =
+        RiskMeta { classification: "internal".into(), label: "l".into(), handling: "none".into() };
     store.set_risk(&first, &risk).await.unwrap();
     store.update_meta(&first, &meta("flows", "renamed.bin", 1)).await.unwrap();
     assert!(fetch(store, &first).await == small);
@@ -347,11 +344,7 @@ async fn silence_is_an_unknown_outcome_in_bounded_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_at_once_by_the_dice() {
     let bench = Bench::new().await;
-    let rule = |op: &str, kind: Fault| Rule {
-        op: op.into(),
-        kind,
-        when: When::Probability(0.04),
-    };
+    let rule = |op: &str, kind: Fault| Rule { op: op.into(), kind, when: When::Probability(0.04) };
     let rules = vec![
         rule("ack", Fault::LoseAck),
         rule("ack", Fault::DuplicateAck),

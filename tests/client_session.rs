@@ -71,7 +71,8 @@ async fn nobody_there_is_unavailable_in_bounded_time() {
         assert_eq!(error.kind, kind, "{error}");
 
         let client = Client::new_offline(config, Env::system());
-        let put = client.put(&meta("c", "n", 1), &mark(1), Payload::Bytes(content(1, 100)));
+        let (meta, mark) = (meta("c", "n", 1), mark(1));
+        let put = client.put(&meta, &mark, Payload::Bytes(content(1, 100)));
         let error = timeout(Duration::from_secs(20), put).await.unwrap().unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
         assert!(error.is_retryable());
@@ -176,7 +177,8 @@ async fn what_another_client_does_is_hinted_at_and_our_own_is_not() {
 async fn a_closed_client_fails_at_once() {
     let bench = Bench::new().await;
     bench.client.close().await;
-    let put = bench.client.put(&meta("c", "n", 1), "", Payload::Bytes(content(1, 100)));
+    let meta = meta("c", "n", 1);
+    let put = bench.client.put(&meta, "", Payload::Bytes(content(1, 100)));
     let error = timeout(Duration::from_secs(20), put).await.unwrap().unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Unavailable);
     bench.end().await;

@@ -188,5 +188,4 @@ impl Vfs {
         // before the mount answers, as far as the listing goes.
         self.look_for_files().await
     }
-
 }

@@ -93,8 +93,9 @@ impl Vfs {
         loop {
             self.hurry_everything()?;
             let (files_left, bytes_left) = self.left();
+            let mut refused = None;
             if files_left == 0 {
-                self.publish_now().await?;
+                refused = self.publish_now().await.err(); // may be passing: see `stuck`
             }
             let records_left = self.remote.outbox_len(u64::MAX)?;
             let now = SyncProgress { files_left, bytes_left, records_left };
@@ -107,20 +108,23 @@ impl Vfs {
             }
             let stuck = moved.elapsed() > self.config.deadline * PATIENCE;
             if stuck || deadline.is_some_and(|d| started.elapsed() > d) {
-                return Err(self.not_all(now));
+                return Err(self.not_all(now, refused));
             }
             let woken = self.queue.changed.notified();
-            drop(tokio::time::timeout(PROGRESS, woken).await);
+            if tokio::time::timeout(PROGRESS, woken).await.is_ok() && files_left == 0 {
+                tokio::time::sleep(PROGRESS).await; // nothing to wait for but the outbox
+            }
         }
     }
 
-    fn not_all(&self, left: SyncProgress) -> VfsError {
+    fn not_all(&self, left: SyncProgress, refused: Option<VfsError>) -> VfsError {
+        let cause = refused.or_else(|| self.counters.has_failures());
         let why = format!(
             "{} files ({} bytes) and {} records have not reached the vault; they are kept on this machine{}",
             left.files_left,
             left.bytes_left,
             left.records_left,
-            self.counters.has_failures().map(|e| format!(": {e}")).unwrap_or_default()
+            cause.map(|e| format!(": {e}")).unwrap_or_default()
         );
         VfsError::TimedOut { what: "sync".into(), why }
     }

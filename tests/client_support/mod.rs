@@ -82,10 +82,8 @@ impl Bench {
 
     /// Breaks `op` in one way.
     pub(crate) fn fault(&self, op: &str, kind: Fault, when: When) {
-        self.engine.set_faults(FaultPlan {
-            seed: 1,
-            rules: vec![Rule { op: op.into(), kind, when }],
-        });
+        self.engine
+            .set_faults(FaultPlan { seed: 1, rules: vec![Rule { op: op.into(), kind, when }] });
     }
 
     pub(crate) fn no_faults(&self) {
