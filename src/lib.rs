@@ -19,6 +19,7 @@ pub mod config;
 pub mod content;
 pub mod control;
 pub mod crypto;
+pub mod db;
 pub mod engine;
 pub mod env;
 pub mod fuse;

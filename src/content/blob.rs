@@ -21,7 +21,8 @@
 //!    record fails authentication and reads as absent: nothing acknowledged is lost.
 //!  * An *overwrite* goes to the journal first, then to its place. [`Blob::open`] puts
 //!    back from the journal what does not open in its place, so the death of the process
-//!    leaves each block old or new. Nothing is synced in between: when the machine dies,
+//!    leaves each block old or new. (Cut short in the journal, it has not begun in its
+//!    place, and all that the journal named before is whole in its place.) Nothing is synced in between: when the machine dies,
 //!    a block that was being overwritten since the last [`Blob::sync`] may be torn and
 //!    reads as corrupt, until it is written again.
 //!
@@ -29,6 +30,7 @@
 //! a record being written; sealing and opening happen outside of it.
 
 mod layout;
+mod presence;
 mod scratch;
 
 use std::fmt;
@@ -47,6 +49,7 @@ use self::layout::{
     BINDING_AT, HEADER, Header, JOURNAL, JOURNAL_HEAD, JOURNAL_RECORDS, MAX_BLOCKS, RECORD, RUN,
     offset,
 };
+pub use self::presence::Presence;
 use self::scratch::Scratch;
 use crate::crypto::{IV_LEN, LocalKeys, RecordKey, TAG_LEN};
 use crate::env::{Env, Random};
@@ -89,48 +92,6 @@ pub enum BlobError {
         /// The buffer's length in bytes.
         len: usize,
     },
-}
-
-/// Which blocks of a run are there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Presence {
-    words: Vec<u64>,
-    blocks: usize,
-}
-
-impl Presence {
-    fn absent(blocks: usize) -> Self {
-        Self { words: vec![0; blocks.div_ceil(64)], blocks }
-    }
-
-    fn set(&mut self, block: usize) {
-        self.words[block / 64] |= 1 << (block % 64);
-    }
-
-    /// Whether the run's block `block` (from 0) is there; false past the run's end.
-    pub fn get(&self, block: usize) -> bool {
-        self.words.get(block / 64).is_some_and(|word| word >> (block % 64) & 1 == 1)
-    }
-
-    /// How many are there.
-    pub fn count(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
-    }
-
-    /// Whether all are there.
-    pub fn is_all(&self) -> bool {
-        self.count() == self.blocks
-    }
-
-    /// Whether none is there.
-    pub fn is_none(&self) -> bool {
-        self.words.iter().all(|word| *word == 0)
-    }
-
-    /// One flag per block of the run, in order.
-    pub fn iter(&self) -> impl Iterator<Item = bool> + '_ {
-        (0..self.blocks).map(|block| self.get(block))
-    }
 }
 
 /// A file of sealed blocks. See the module's header.
@@ -234,9 +195,9 @@ impl Blob {
         for run in data.chunks(RUN * BLOCK) {
             let blocks = run.len() / BLOCK;
             let mut scratch = Scratch::take();
-            let sealed = scratch.records(blocks);
-            self.seal_run(first, run, sealed);
-            self.store_run(first, sealed).map_err(|source| self.io_error("write", source))?;
+            self.seal_run(first, run, scratch.records(blocks));
+            self.store_run(first, scratch.headed_records(blocks))
+                .map_err(|source| self.io_error("write", source))?;
             first += blocks as u64;
         }
         Ok(())
@@ -425,17 +386,23 @@ impl Blob {
     }
 
     /// Writes sealed records: first writes in place, overwrites through the journal.
-    fn store_run(&self, first: u64, sealed: &[u8]) -> io::Result<()> {
+    /// `headed` are the records behind room for a journal's head.
+    fn store_run(&self, first: u64, headed: &mut [u8]) -> io::Result<()> {
         let mut extent = self.io.write();
-        let blocks = (sealed.len() / RECORD) as u64;
+        let blocks = ((headed.len() - JOURNAL_HEAD) / RECORD) as u64;
         let mut at = 0;
         while at < blocks {
             let (overwrites, count) = self.alike(&extent, first + at, blocks - at)?;
             let most = if overwrites { count.min(JOURNAL_RECORDS as u64) } else { count };
-            let part = &sealed[at as usize * RECORD..(at + most) as usize * RECORD];
+            let part = at as usize * RECORD..JOURNAL_HEAD + (at + most) as usize * RECORD;
+            let part = &mut headed[part];
             if overwrites {
-                self.store_in_journal(&mut extent, first + at, part)?;
+                // The head takes the place of records that are stored already.
+                part[..JOURNAL_HEAD].copy_from_slice(&layout::journal_head(first + at, most));
+                extent.journal_used = true;
+                self.file.write_all_at(part, 0)?;
             }
+            let part = &part[JOURNAL_HEAD..];
             let place = offset(first + at);
             let written = self.file.write_all_at(part, place);
             let end = place + part.len() as u64;
@@ -469,14 +436,6 @@ impl Blob {
             count += 1;
         }
         Ok((overwrites, count))
-    }
-
-    /// Records first, then the head that names them: a head always names whole records,
-    /// or records whose places were already written whole.
-    fn store_in_journal(&self, extent: &mut Extent, first: u64, part: &[u8]) -> io::Result<()> {
-        extent.journal_used = true;
-        self.file.write_all_at(part, JOURNAL_HEAD as u64)?;
-        self.file.write_all_at(&layout::journal_head(first, part.len() / RECORD), 0)
     }
 
     /// Before blocks become absent: a journal that still names them could bring them back.

@@ -2,3 +2,10 @@
 
 pub mod blob;
 pub mod cache;
+pub mod fetch;
+pub mod manifest;
+pub mod staging;
+
+/// Bytes of a chunk: the unit of staged overlays and of the cache. A multiple of
+/// [`blob::BLOCK`]; equal to the default part size, so that one part is one chunk.
+pub const CHUNK: u64 = 16 << 20;

@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(keys.open_value(b"other", &sealed), refused);
         assert_eq!(self::keys(2).open_value(b"place", &sealed), refused);
         assert_eq!(keys.open_value(b"place", &sealed[..27]), Err(CryptoError::TooShort));
-        let master = super::super::PayloadCipher::new(
+        let master = crate::crypto::PayloadCipher::new(
             &MasterKey::from_bytes([1; 32]),
             crate::env::Env::seeded(1),
         );

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use blake2::{Blake2b512, Digest};
 use ring::agreement::{EphemeralPrivateKey, X25519};
 use tokio::time::{Instant, sleep};
 
@@ -14,12 +13,10 @@ use super::http::{Call, Http};
 use super::reply::{CommandStatus, Reply, command_status, field, rejection, storage_count};
 use super::session::{Grant, Session};
 use crate::env::Env;
-use crate::protocol::path;
+use crate::protocol::{path, public_key};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 const REGISTER: &str = "register";
-/// Version tag of an exported public key (section A).
-const KEY_VERSION: [u8; 4] = [0x31, 0x42, 0x05, 0x00];
 /// Between polls, doubling up to the second.
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
@@ -72,7 +69,7 @@ impl FirstUse<'_> {
         if reply.is_success() && known.is_some() {
             return Ok(());
         }
-        let key = exported(&new_public_key()?);
+        let key = public_key::encode(&new_public_key()?);
         let call = Call::form(REGISTER, path::REGISTER_KEY, &[("publicKey", &key)]);
         let reply = self.http.send(&call, Some(&grant.header)).await?;
         self.finished(reply, Some(grant)).await
@@ -122,40 +119,13 @@ impl FirstUse<'_> {
     }
 }
 
-fn new_public_key() -> StoreResult<Vec<u8>> {
+fn new_public_key() -> StoreResult<[u8; 32]> {
     let random = ring::rand::SystemRandom::new();
     EphemeralPrivateKey::generate(&X25519, &random)
         .and_then(|private| private.compute_public_key())
-        .map(|public| public.as_ref().to_vec())
-        .map_err(|_| StoreError::new(StoreErrorKind::Local, REGISTER, "no key pair could be made"))
-}
-
-/// 100 bytes as 200 hexadecimal digits: version, key, BLAKE2b-512 of both (section A).
-fn exported(key: &[u8]) -> String {
-    let mut bytes = KEY_VERSION.to_vec();
-    bytes.extend_from_slice(key);
-    let checksum = Blake2b512::digest(&bytes);
-    bytes.extend_from_slice(&checksum);
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
-        hex.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-        hex.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-        hex
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_exported_key_has_its_version_and_checksum() {
-        let key = new_public_key().unwrap();
-        let hex = exported(&key);
-        assert_eq!(hex.len(), 200);
-        assert!(hex.starts_with("31420500"));
-        let bytes: Vec<u8> =
-            (0..100).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
-        assert_eq!(bytes[4..36], key);
-        assert_eq!(bytes[36..], Blake2b512::digest(&bytes[..36])[..]);
-    }
+        .ok()
+        .and_then(|public| public.as_ref().try_into().ok())
+        .ok_or_else(|| {
+            StoreError::new(StoreErrorKind::Local, REGISTER, "no key pair could be made")
+        })
 }

@@ -284,6 +284,25 @@ pub trait Store: Send + Sync + 'static {
     async fn list(&self, filter: &ListFilter, page: u32) -> StoreResult<ListPage>;
 }
 
+/// Gathers a download of at most `limit` bytes in memory.
+pub async fn collect(download: Download, limit: u64) -> StoreResult<Vec<u8>> {
+    use futures_util::StreamExt;
+    let too_large = || StoreError::new(StoreErrorKind::TooLarge, "get", "larger than expected");
+    let expected = download.len.unwrap_or(0);
+    if expected > limit {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
+    let mut stream = download.stream;
+    while let Some(piece) = stream.next().await {
+        bytes.extend_from_slice(&piece?);
+        if bytes.len() as u64 > limit {
+            return Err(too_large());
+        }
+    }
+    Ok(bytes)
+}
+
 /// Lists all pages, filtered again here and without duplicates.
 pub async fn list_all(store: &dyn Store, filter: &ListFilter) -> StoreResult<Vec<TokenRecord>> {
     let mut seen = std::collections::HashSet::new();

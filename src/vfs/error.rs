@@ -1,5 +1,10 @@
 //! Errors of operations: a variant per POSIX meaning, each naming its victim.
 
+use crate::catalog::{CatalogError, RemoteError};
+use crate::content::blob::BlobError;
+use crate::content::fetch::FetchError;
+use crate::content::staging::StagingError;
+use crate::db::DbError;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Why an operation failed. `fuse::errno` maps each variant to one errno, exhaustively.
@@ -52,6 +57,8 @@ pub enum VfsError {
     Corrupt { what: String, why: String },
     #[error("{what}: local disk: {why}")]
     Local { what: String, why: String },
+    #[error("handle {fh}: no data or hole beyond that offset")]
+    NoData { fh: u64 },
     #[error("{what}: interrupted by unmount")]
     Closing { what: String },
 }
@@ -79,4 +86,80 @@ impl VfsError {
             K::Local => Self::Local { what, why },
         }
     }
+}
+
+impl From<CatalogError> for VfsError {
+    fn from(error: CatalogError) -> Self {
+        use CatalogError as C;
+        match error {
+            C::NotFound { what } => Self::NotFound { what },
+            C::Exists { what } => Self::Exists { what },
+            C::NotDir { what } => Self::NotDir { what },
+            C::IsDir { what } => Self::IsDir { what },
+            C::NotEmpty { what } => Self::NotEmpty { what },
+            C::Invalid { what, why } => Self::Invalid { what, why },
+            C::NameTooLong { what } => Self::NameTooLong { what },
+            C::TooManyLinks { what } => Self::TooManyLinks { what },
+            C::NotPermitted { what } => Self::NotPermitted { what },
+            C::Db(error) => Self::from(error),
+        }
+    }
+}
+
+impl From<DbError> for VfsError {
+    fn from(error: DbError) -> Self {
+        let what = "state directory".to_owned();
+        match error {
+            DbError::Engine(error) => Self::Local { what, why: error.to_string() },
+            DbError::Corrupt(why) => Self::Corrupt { what, why },
+        }
+    }
+}
+
+impl From<RemoteError> for VfsError {
+    fn from(error: RemoteError) -> Self {
+        match error {
+            RemoteError::Catalog(error) => error.into(),
+            RemoteError::Store(error) => Self::from_store("catalog", &error),
+            RemoteError::Sealed { token, source } => {
+                Self::Corrupt { what: format!("catalog payload {token}"), why: source.to_string() }
+            }
+        }
+    }
+}
+
+impl VfsError {
+    /// Turns a failed fetch into the operation's error, for the file `what`.
+    pub fn from_fetch(what: impl Into<String>, error: FetchError) -> Self {
+        match error {
+            FetchError::Store(error) => Self::from_store(what, &error),
+            FetchError::Sealed(error) => {
+                Self::Corrupt { what: what.into(), why: error.to_string() }
+            }
+        }
+    }
+
+    /// Turns a failure of the staging area into the operation's error, for the file `what`.
+    pub fn from_staging(what: impl Into<String>, error: StagingError) -> Self {
+        let what = what.into();
+        match error {
+            StagingError::Full { .. } => Self::StagingFull { what, why: error.to_string() },
+            StagingError::Blob(error) => Self::from_blob(what, error),
+            StagingError::Dir { .. } => Self::Local { what, why: error.to_string() },
+        }
+    }
+
+    /// Turns a failure of a staged blob into the operation's error, for the file `what`.
+    pub fn from_blob(what: impl Into<String>, error: BlobError) -> Self {
+        let (what, why) = (what.into(), error.to_string());
+        match error {
+            BlobError::Corrupt { .. } | BlobError::NotABlob { .. } => Self::Corrupt { what, why },
+            BlobError::Io { source, .. } if is_full(&source) => Self::StagingFull { what, why },
+            BlobError::Io { .. } | BlobError::Misaligned { .. } => Self::Local { what, why },
+        }
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }

@@ -1,250 +1,312 @@
-//! One method per filesystem operation. (temporary stub: the real one replaces it at merge)
-#![allow(missing_docs, unused_variables, clippy::unused_async)]
+//! One method per filesystem operation; no kernel binding's types.
+//!
+//! A plain `fn` touches memory and local disk only. An `async fn` may wait for the vault,
+//! never longer than the configured deadline. `try_read` and `try_write` answer at once or
+//! say that they would have to wait.
+//!
+//! Lock order: `Body::upload` (async) -> `Body::state` -> the tree's lock -> the tables of
+//! this module (handles, bodies, queues), each of which is held for a few instructions.
 
+mod attrs;
+mod background;
+mod base;
+mod body;
 pub mod error;
+mod handles;
+mod io;
+mod names;
+mod recover;
+mod status;
+mod sync;
 pub mod types;
+mod upload;
+mod writeback;
+mod xattrs;
 
-pub use error::{VfsError, VfsResult};
-pub use types::*;
-
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::crypto::MasterKey;
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{Notify, Semaphore};
+
+use self::body::Body;
+use self::handles::Handle;
+use self::writeback::Queue;
+use crate::catalog::segment::Paths;
+use crate::catalog::{Remote, Stale, Time, Tree};
+use crate::content::cache::{Cache, CacheConfig};
+use crate::content::fetch::Fetcher;
+use crate::content::staging::Staging;
+use crate::crypto::{LocalKeys, MasterKey, PayloadCipher};
+use crate::db::Db;
 use crate::env::Env;
 use crate::store::Store;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub use error::{VfsError, VfsResult};
+pub use status::Status;
+pub use sync::{DrainReport, SyncProgress};
+pub use types::*;
+
+/// What `fsync` and `close` wait for (design D4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Durability {
+    /// `close`: this machine. `fsync`, `sync` and unmount: the vault.
+    #[default]
     Fsync,
+    /// `close` waits for the vault too.
     Close,
+    /// `fsync` waits for the local disk only; `sync` and unmount for the vault.
     Local,
 }
 
+/// How the drive behaves.
 #[derive(Clone, Debug)]
 pub struct VfsConfig {
+    /// Journal, staging, catalog.
     pub state_dir: PathBuf,
+    /// Clean data only.
     pub cache_dir: PathBuf,
+    /// Most bytes of clean data on disk.
     pub cache_limit: u64,
+    /// Bytes of free space to leave on the cache's file system.
     pub cache_floor: u64,
+    /// Most bytes that may wait for the vault.
     pub staging_limit: u64,
+    /// Bytes of memory for buffers.
     pub memory: u64,
+    /// Largest file stored as one token; `None` never splits.
     pub split_above: Option<u64>,
+    /// Bytes of a part.
     pub part_size: u64,
+    /// What `fsync` and `close` wait for.
     pub durability: Durability,
+    /// Days that deleted and overwritten content stays in the vault.
     pub trash_days: u32,
+    /// Name patterns (`*` and `?`) never wanted in a vault.
     pub local_names: Vec<String>,
+    /// Uploads at once.
     pub parallel: usize,
+    /// Longest wait of one operation for the network.
     pub deadline: Duration,
+    /// How often to look for other clients' changes; zero: at the mount and on hints only.
     pub poll_interval: Duration,
+    /// Refuse every change.
     pub read_only: bool,
+    /// Owner of files that other clients made, and of a new root.
     pub default_uid: u32,
+    /// Group of the same.
     pub default_gid: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SyncProgress {
-    pub files_left: u64,
-    pub bytes_left: u64,
-    pub records_left: u64,
+/// Names that editors and desktops litter with: never wanted in a vault (design D4).
+pub const DEFAULT_LOCAL_NAMES: &[&str] =
+    &[".DS_Store", "._*", ".*.sw?", ".*.swpx", "4913", ".~lock.*#", "Thumbs.db", "desktop.ini"];
+
+/// Tells the kernel (or a test) what to forget.
+pub type Invalidate = Box<dyn Fn(Vec<Invalidation>) + Send + Sync>;
+
+/// The drive's operations.
+pub struct Vfs {
+    config: VfsConfig,
+    env: Env,
+    tree: Arc<Tree>,
+    remote: Remote,
+    staging: Arc<Staging>,
+    fetcher: Arc<Fetcher>,
+    cache: Arc<Cache>,
+    bodies: Mutex<HashMap<Ino, Arc<Body>>>,
+    handles: RwLock<HashMap<u64, Arc<Handle>>>,
+    next_handle: AtomicU64,
+    queue: Queue,
+    uploads: Arc<Semaphore>,
+    /// One publisher at a time; concurrent callers share a commit.
+    publishing: tokio::sync::Mutex<()>,
+    publish_wanted: Notify,
+    look_wanted: Notify,
+    runtime: OnceLock<Runtime>,
+    invalidate: OnceLock<Invalidate>,
+    closing: AtomicBool,
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    counters: status::Counters,
+    parts: base::PartTable,
+    /// Invalidations met inside operations, announced from the background.
+    pending_stale: Mutex<Vec<Stale>>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DrainReport {
-    pub files_left: u64,
-    pub bytes_left: u64,
-    pub records_left: u64,
-}
-
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct Status {
-    pub dirty_files: u64,
-}
-
-#[derive(Debug)]
-pub struct Vfs;
-
-fn no<T>() -> VfsResult<T> {
-    Err(VfsError::Unsupported { what: "stub".into() })
+impl std::fmt::Debug for Vfs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Vfs")
+    }
 }
 
 impl Vfs {
+    /// Opens the drive: local database, staging, cache; then, if the vault answers, the
+    /// catalog. A drive whose state directory is not new opens without the network.
     pub async fn open(
-        c: VfsConfig,
-        s: Arc<dyn Store>,
-        k: MasterKey,
-        e: Env,
+        config: VfsConfig,
+        store: Arc<dyn Store>,
+        key: MasterKey,
+        env: Env,
     ) -> VfsResult<Arc<Self>> {
-        Ok(Arc::new(Self))
+        let keys = Arc::new(LocalKeys::new(&key));
+        let paths = Paths::new(&key.key_id());
+        let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
+        let local = |why: String| VfsError::Local { what: "state directory".into(), why };
+        std::fs::create_dir_all(&config.state_dir)
+            .map_err(|e| local(format!("{}: {e}", config.state_dir.display())))?;
+        let db = Db::open(&config.state_dir.join("catalog"), keys.clone(), env.clone())?;
+        let db = Arc::new(db);
+        let (uid, gid) = (config.default_uid, config.default_gid);
+        let tree = Arc::new(Tree::open(db.clone(), keys.clone(), env.clone(), uid, gid)?);
+        let staging_dir = config.state_dir.join("staging");
+        let staging = Staging::open(staging_dir, keys.clone(), env.clone(), config.staging_limit)
+            .map_err(|e| VfsError::from_staging("state directory", e))?;
+        let staging = Arc::new(staging);
+        let hook = staging.clone();
+        db.before_sync(Box::new(move || hook.sync_written()));
+        let cache = CacheConfig {
+            dir: config.cache_dir.clone(),
+            limit: config.cache_limit,
+            free_floor: config.cache_floor,
+        };
+        let cache = Cache::open(cache, keys.clone(), env.clone())
+            .map_err(|e| VfsError::Local { what: "cache directory".into(), why: e.to_string() })?;
+        let cache = Arc::new(cache);
+        // A third of the memory keeps plaintexts, the rest is for payloads under way.
+        let (keep, budget) = (config.memory / 3, config.memory - config.memory / 3);
+        let fetcher = Fetcher::new(store.clone(), cipher.clone(), cache.clone(), keep, budget);
+        let remote = Remote { tree: tree.clone(), store, cipher, keys, env: env.clone(), paths };
+        let parallel = config.parallel.max(1);
+        let vfs = Arc::new(Self {
+            tree,
+            remote,
+            staging,
+            fetcher: Arc::new(fetcher),
+            cache,
+            bodies: Mutex::new(HashMap::new()),
+            handles: RwLock::new(HashMap::new()),
+            next_handle: AtomicU64::new(1),
+            queue: Queue::default(),
+            uploads: Arc::new(Semaphore::new(parallel)),
+            publishing: tokio::sync::Mutex::new(()),
+            publish_wanted: Notify::new(),
+            look_wanted: Notify::new(),
+            runtime: OnceLock::new(),
+            invalidate: OnceLock::new(),
+            closing: AtomicBool::new(false),
+            tasks: Mutex::new(Vec::new()),
+            counters: status::Counters::new(&env),
+            parts: base::PartTable::default(),
+            pending_stale: Mutex::new(Vec::new()),
+            env,
+            config,
+        });
+        vfs.recover()?;
+        vfs.first_look().await?;
+        Ok(vfs)
     }
-    pub fn start(
-        self: &Arc<Self>,
-        handle: tokio::runtime::Handle,
-        invalidate: Box<dyn Fn(Vec<Invalidation>) + Send + Sync>,
-    ) {
+
+    /// Starts the background tasks on `runtime`; `invalidate` hears what the kernel must
+    /// forget.
+    pub fn start(self: &Arc<Self>, runtime: Runtime, invalidate: Invalidate) {
+        drop(self.runtime.set(runtime));
+        drop(self.invalidate.set(invalidate));
+        self.start_background();
     }
-    pub fn hint_changes(&self) {}
-    pub fn lookup(&self, parent: Ino, name: &[u8]) -> VfsResult<Attr> {
-        no()
+
+    /// Another client did something: look soon.
+    pub fn hint_changes(&self) {
+        self.look_wanted.notify_one();
     }
-    pub fn forget(&self, ino: Ino, nlookup: u64) {}
-    pub fn getattr(&self, ino: Ino) -> VfsResult<Attr> {
-        no()
+
+    fn now(&self) -> Time {
+        Time::from(self.env.clock.now())
     }
-    pub fn readlink(&self, ino: Ino) -> VfsResult<Vec<u8>> {
-        no()
+
+    fn trash_ms(&self) -> u64 {
+        u64::from(self.config.trash_days) * 86_400_000
     }
-    #[allow(clippy::too_many_arguments)]
-    pub fn mknod(
-        &self,
-        caller: &Caller,
-        parent: Ino,
-        name: &[u8],
-        kind: Kind,
-        perm: u16,
-        rdev: u32,
-    ) -> VfsResult<Attr> {
-        no()
+
+    /// A file as a message names it: its path.
+    fn name_of(&self, ino: Ino) -> String {
+        match self.tree.path_of(ino) {
+            Ok(Some(path)) if path.is_empty() => "/".into(),
+            Ok(Some(path)) => String::from_utf8_lossy(&path).into_owned(),
+            Ok(None) => format!("deleted file (inode {ino})"),
+            Err(_) => format!("inode {ino}"),
+        }
     }
-    pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &[u8], perm: u16) -> VfsResult<Attr> {
-        no()
+
+    /// For errors met under a body's lock, where looking up the path would be a second
+    /// database read per byte range: the operation adds the name when it reports.
+    #[allow(clippy::unused_self, reason = "reads as `name_of`")]
+    fn name_of_open(&self) -> String {
+        "open file".into()
     }
-    pub fn symlink(
-        &self,
-        caller: &Caller,
-        parent: Ino,
-        name: &[u8],
-        target: &[u8],
-    ) -> VfsResult<Attr> {
-        no()
+
+    fn is_local_name(&self, name: &[u8]) -> bool {
+        self.config.local_names.iter().any(|pattern| glob(pattern.as_bytes(), name))
     }
-    pub fn link(&self, ino: Ino, new_parent: Ino, new_name: &[u8]) -> VfsResult<Attr> {
-        no()
+
+    fn refuse_if_read_only(&self, name: &[u8]) -> VfsResult<()> {
+        match self.config.read_only {
+            true => Err(VfsError::ReadOnly { what: String::from_utf8_lossy(name).into_owned() }),
+            false => Ok(()),
+        }
     }
-    pub fn unlink(&self, parent: Ino, name: &[u8]) -> VfsResult<()> {
-        no()
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
     }
-    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> VfsResult<()> {
-        no()
+
+    /// Tells the kernel what a merge or a discovery changed.
+    fn announce(&self, stale: Vec<Stale>) {
+        if stale.is_empty() {
+            return;
+        }
+        let list = stale
+            .into_iter()
+            .map(|item| match item {
+                Stale::Inode { ino, data } => Invalidation::Inode { ino, data },
+                Stale::Entry { parent, name } => Invalidation::Entry { parent, name },
+            })
+            .collect();
+        if let Some(invalidate) = self.invalidate.get() {
+            invalidate(list);
+        }
     }
-    pub fn rename(
-        &self,
-        parent: Ino,
-        name: &[u8],
-        new_parent: Ino,
-        new_name: &[u8],
-        mode: RenameMode,
-    ) -> VfsResult<()> {
-        no()
+
+    /// Runs a task in the background, if the drive has been started.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = self.runtime.get() {
+            drop(runtime.spawn(task));
+        }
     }
-    pub fn create(
-        &self,
-        caller: &Caller,
-        parent: Ino,
-        name: &[u8],
-        perm: u16,
-        mode: OpenMode,
-    ) -> VfsResult<(Attr, Opened)> {
-        no()
+}
+
+/// Shell-like match of `*` and `?`.
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => name.is_empty(),
+        Some((b'*', rest)) => (0..=name.len()).any(|skip| glob(rest, &name[skip..])),
+        Some((b'?', rest)) => !name.is_empty() && glob(rest, &name[1..]),
+        Some((byte, rest)) => name.first() == Some(byte) && glob(rest, &name[1..]),
     }
-    pub fn open_file(&self, ino: Ino, mode: OpenMode) -> VfsResult<Opened> {
-        no()
-    }
-    pub fn try_read(&self, fh: u64, offset: u64, size: u32) -> VfsResult<Option<Vec<u8>>> {
-        no()
-    }
-    pub async fn read(self: Arc<Self>, fh: u64, offset: u64, size: u32) -> VfsResult<Vec<u8>> {
-        no()
-    }
-    pub fn try_write(&self, fh: u64, offset: u64, data: &[u8]) -> VfsResult<Option<u32>> {
-        no()
-    }
-    pub async fn write(self: Arc<Self>, fh: u64, offset: u64, data: Vec<u8>) -> VfsResult<u32> {
-        no()
-    }
-    pub async fn setattr(
-        self: Arc<Self>,
-        caller: Caller,
-        ino: Ino,
-        fh: Option<u64>,
-        set: SetAttr,
-    ) -> VfsResult<Attr> {
-        no()
-    }
-    pub async fn flush(self: Arc<Self>, fh: u64) -> VfsResult<()> {
-        no()
-    }
-    pub async fn fsync(self: Arc<Self>, fh: u64, datasync: bool) -> VfsResult<()> {
-        no()
-    }
-    pub async fn fsyncdir(self: Arc<Self>, ino: Ino) -> VfsResult<()> {
-        no()
-    }
-    pub fn release(&self, fh: u64) -> VfsResult<()> {
-        no()
-    }
-    pub fn opendir(&self, ino: Ino) -> VfsResult<Opened> {
-        no()
-    }
-    pub fn readdir(
-        &self,
-        fh: u64,
-        offset: u64,
-        plus: bool,
-        add: &mut dyn FnMut(&DirEntry) -> bool,
-    ) -> VfsResult<()> {
-        no()
-    }
-    pub fn releasedir(&self, fh: u64) -> VfsResult<()> {
-        no()
-    }
-    pub fn statfs(&self) -> StatFs {
-        StatFs::default()
-    }
-    pub fn getxattr(&self, ino: Ino, name: &[u8]) -> VfsResult<Vec<u8>> {
-        no()
-    }
-    pub fn listxattr(&self, ino: Ino) -> VfsResult<Vec<Vec<u8>>> {
-        no()
-    }
-    pub fn setxattr(
-        &self,
-        caller: &Caller,
-        ino: Ino,
-        name: &[u8],
-        value: &[u8],
-        mode: XattrMode,
-    ) -> VfsResult<()> {
-        no()
-    }
-    pub fn removexattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> VfsResult<()> {
-        no()
-    }
-    pub async fn fallocate(
-        self: Arc<Self>,
-        fh: u64,
-        offset: u64,
-        length: u64,
-        keep_size: bool,
-        punch: bool,
-    ) -> VfsResult<()> {
-        no()
-    }
-    pub fn lseek(&self, fh: u64, offset: i64, hole: bool) -> VfsResult<u64> {
-        no()
-    }
-    pub async fn sync_all(
-        self: Arc<Self>,
-        deadline: Option<Duration>,
-        progress: Arc<dyn Fn(SyncProgress) + Send + Sync>,
-    ) -> VfsResult<()> {
-        no()
-    }
-    pub fn status(&self) -> Status {
-        Status::default()
-    }
-    pub async fn shutdown(self: Arc<Self>, deadline: Duration) -> DrainReport {
-        DrainReport::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::glob;
+
+    #[test]
+    fn local_names_match_like_a_shell() {
+        assert!(glob(b".*.sw?", b".notes.txt.swp") && glob(b"._*", b"._x"));
+        assert!(!glob(b".*.sw?", b"a.swp") && !glob(b"4913", b"49134"));
     }
 }

@@ -2,33 +2,8 @@
 
 use std::time::SystemTime;
 
-/// Inode number; stable for a file's whole life, on every machine. The root is 1.
-pub type Ino = u64;
-
-/// The root directory's inode number (FUSE's `FUSE_ROOT_ID`).
-pub const ROOT_INO: Ino = 1;
-
-/// Longest name of one path component, in bytes (`NAME_MAX`).
-pub const NAME_MAX: usize = 255;
-
-/// What an inode is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub enum Kind {
-    /// Regular file.
-    File,
-    /// Directory.
-    Dir,
-    /// Symbolic link.
-    Symlink,
-    /// Named pipe.
-    Fifo,
-    /// Unix socket.
-    Socket,
-    /// Character device.
-    CharDevice,
-    /// Block device.
-    BlockDevice,
-}
+pub use crate::catalog::tree::NAME_MAX;
+pub use crate::catalog::{Ino, Kind, ROOT_INO};
 
 /// Attributes, as `stat` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

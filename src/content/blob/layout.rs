@@ -128,9 +128,13 @@ pub(super) fn journal_blocks(head: &[u8; JOURNAL_HEAD]) -> Vec<u64> {
 }
 
 /// The head that names `blocks` consecutive blocks from `first`.
-pub(super) fn journal_head(first: u64, blocks: usize) -> Vec<u8> {
-    let count = blocks as u64;
-    std::iter::once(count).chain(first..first + count).flat_map(u64::to_le_bytes).collect()
+pub(super) fn journal_head(first: u64, blocks: u64) -> [u8; JOURNAL_HEAD] {
+    let mut head = [0; JOURNAL_HEAD];
+    let words = std::iter::once(blocks).chain(first..first + blocks);
+    for (bytes, word) in head.chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    head
 }
 
 #[cfg(test)]
@@ -158,10 +162,8 @@ mod tests {
 
     #[test]
     fn a_journal_head_reads_back_and_nonsense_is_empty() {
-        let mut head = [0; JOURNAL_HEAD];
-        assert!(journal_blocks(&head).is_empty());
-        let written = journal_head(7, 3);
-        head[..written.len()].copy_from_slice(&written);
+        assert!(journal_blocks(&[0; JOURNAL_HEAD]).is_empty());
+        let mut head = journal_head(7, 3);
         assert_eq!(journal_blocks(&head), [7, 8, 9]);
         head[..8].fill(0xff);
         assert!(journal_blocks(&head).is_empty());

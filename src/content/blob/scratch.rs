@@ -5,7 +5,7 @@
 
 use parking_lot::Mutex;
 
-use super::layout::{RECORD, RUN};
+use super::layout::{JOURNAL_HEAD, RECORD, RUN};
 
 /// As many as requests usually run at once; more are made and dropped when needed.
 const KEPT: usize = 4;
@@ -18,12 +18,17 @@ pub(super) struct Scratch(Box<[u8]>);
 impl Scratch {
     pub(super) fn take() -> Self {
         let kept = POOL.lock().pop();
-        Self(kept.unwrap_or_else(|| vec![0; RUN * RECORD].into_boxed_slice()))
+        Self(kept.unwrap_or_else(|| vec![0; JOURNAL_HEAD + RUN * RECORD].into_boxed_slice()))
     }
 
     /// Room for `blocks` records, at most [`RUN`]; holds what an earlier use left.
     pub(super) fn records(&mut self, blocks: usize) -> &mut [u8] {
-        &mut self.0[..blocks * RECORD]
+        &mut self.headed_records(blocks)[JOURNAL_HEAD..]
+    }
+
+    /// The same records, with room for a journal's head before them.
+    pub(super) fn headed_records(&mut self, blocks: usize) -> &mut [u8] {
+        &mut self.0[..JOURNAL_HEAD + blocks * RECORD]
     }
 }
 

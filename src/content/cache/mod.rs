@@ -209,8 +209,8 @@ impl Cache {
         })
     }
 
-    /// Takes over a staging blob whose `blocks` blocks are all there, by renaming its
-    /// file, or by copying across file systems. True if the chunk is in the cache: then
+    /// Takes over a staging blob whose first `blocks` blocks are all there (the rest is cut
+    /// off), by renaming its file, or by copying across file systems. True if the chunk is in the cache: then
     /// the file is no longer at its old path, and must not be written any more (the open
     /// blob stays readable). False leaves the file to the caller.
     pub fn adopt(&self, token: &str, chunk: u64, blob: &Arc<Blob>, blocks: u64) -> bool {

@@ -1,0 +1,200 @@
+//! Checkpoints: the whole catalog in a few payloads, so that a new machine need not read
+//! every segment since the beginning.
+//!
+//! A checkpoint is written when nothing waits (outbox empty), from a snapshot of the
+//! local database. Pages first, the manifest last: a manifest without all its pages
+//! cannot exist. Segments it covers are deleted later, after a grace period in which a
+//! reader that has just listed them can still fetch them.
+
+use std::collections::BTreeMap;
+
+use super::follow::Followed;
+use super::keys;
+use super::record::{Inode, Link, ROOT_INO};
+use super::remote::{Remote, RemoteError};
+use super::segment::{Applied, CheckpointManifest, InodeRecord, Paths, Record, Segment};
+use crate::db::decode;
+use crate::store::{ListFilter, Token, TokenRecord, list_all};
+
+/// Records per page: about 2 MiB sealed.
+const PAGE_RECORDS: usize = 8_000;
+
+/// Segments after which a checkpoint is worth writing.
+const SEGMENTS_PER_CHECKPOINT: u64 = 64;
+
+/// How long covered segments stay, in milliseconds: longer than any start-up takes.
+const GRACE_MS: u64 = 3_600_000;
+
+impl Remote {
+    /// Loads the newest checkpoint that can be read, if there is one.
+    pub(super) async fn load_checkpoint(
+        &self,
+        followed: &mut Followed,
+    ) -> Result<bool, RemoteError> {
+        for record in self.list_manifests().await?.into_iter().rev() {
+            match self.load_one(&record, followed).await {
+                Ok(()) => {
+                    self.note_followed()?;
+                    return Ok(true);
+                }
+                Err(RemoteError::Store(error)) if error.is_retryable() => return Err(error.into()),
+                Err(error) => followed.damaged.push(format!(
+                    "checkpoint {}: {error}",
+                    record.file_name.as_deref().unwrap_or("?")
+                )),
+            }
+        }
+        self.note_followed()?;
+        Ok(false)
+    }
+
+    async fn load_one(
+        &self,
+        record: &TokenRecord,
+        followed: &mut Followed,
+    ) -> Result<(), RemoteError> {
+        let manifest = CheckpointManifest::from_bytes(&self.get(&record.token).await?)?;
+        self.fetch_pages(manifest.pages, |page| {
+            followed.stale.extend(self.tree.apply_page(&page)?);
+            Ok(())
+        })
+        .await?;
+        for (writer, covered) in &manifest.covers {
+            self.tree.join_applied(*writer, covered)?;
+        }
+        Ok(())
+    }
+
+    fn note_followed(&self) -> Result<(), RemoteError> {
+        let mut batch = self.tree.db().batch();
+        batch.store(&keys::meta("followed"), &true);
+        Ok(batch.commit()?)
+    }
+
+    /// Manifests, oldest first.
+    async fn list_manifests(&self) -> Result<Vec<TokenRecord>, RemoteError> {
+        let filter =
+            ListFilter { context: Some(self.paths.checkpoints()), ..ListFilter::default() };
+        let mut records = list_all(&*self.store, &filter).await?;
+        let is_manifest =
+            |r: &TokenRecord| r.file_name.as_deref().is_some_and(|n| n.ends_with(".checkpoint"));
+        records.retain(is_manifest);
+        records.sort_by(|a, b| a.file_name.cmp(&b.file_name));
+        Ok(records)
+    }
+
+    /// Writes a checkpoint if enough segments have gathered and nothing waits.
+    pub async fn checkpoint_if_due(&self) -> Result<bool, RemoteError> {
+        let own = self.tree.applied(self.tree.writer())?.through;
+        let last = self.tree.db().load::<u64>(&keys::meta("checkpoint"))?.unwrap_or(0);
+        if own < last + SEGMENTS_PER_CHECKPOINT || self.outbox_len(1)? > 0 {
+            return Ok(false);
+        }
+        self.checkpoint().await?;
+        let mut batch = self.tree.db().batch();
+        batch.store(&keys::meta("checkpoint"), &own);
+        batch.commit()?;
+        Ok(true)
+    }
+
+    /// Writes a checkpoint of what is applied here.
+    pub async fn checkpoint(&self) -> Result<(), RemoteError> {
+        let covers = self.all_applied()?;
+        let stamp = self.tree.begin().stamp();
+        let mut pages = Vec::new();
+        let mut cursor = Some(keys::inode(ROOT_INO));
+        while let Some(from) = cursor {
+            let (records, next) = self.page(&from)?;
+            cursor = next;
+            if records.is_empty() {
+                continue;
+            }
+            let tokens = records.iter().filter_map(content_token).collect();
+            let page =
+                Segment { writer: self.tree.writer(), seq: pages.len() as u64, records, tokens };
+            let name = Paths::page_name(stamp, pages.len());
+            pages.push(self.put(self.paths.checkpoints(), name, &page.to_bytes()).await?);
+        }
+        let old = self.list_manifests().await?;
+        let manifest = CheckpointManifest { covers, pages };
+        let name = Paths::checkpoint_name(stamp);
+        self.put(self.paths.checkpoints(), name, &manifest.to_bytes()).await?;
+        self.discard_covered(&manifest.covers, old).await
+    }
+
+    /// One page of records from a key on, and where to go on. Inodes, then links.
+    fn page(&self, from: &[u8]) -> Result<(Vec<Record>, Option<Vec<u8>>), RemoteError> {
+        let mut records = Vec::new();
+        let mut next = None;
+        let inodes = from.first() == Some(&b'I');
+        self.tree.db().scan(&from[..1], from, |key, value| {
+            if records.len() == PAGE_RECORDS {
+                next = Some(key.to_vec());
+                return Ok(false);
+            }
+            if inodes {
+                let inode: Inode = decode(&value)?;
+                if !inode.local.foreign && !inode.local.unwanted {
+                    records.push(Record::Inode(InodeRecord::from(&inode)));
+                }
+            } else {
+                let link: Link = decode(&value)?;
+                if link.published {
+                    records.push(Record::Link(link));
+                }
+            }
+            Ok(true)
+        })?;
+        if next.is_none() && inodes {
+            next = Some(keys::link(0));
+        }
+        Ok((records, next))
+    }
+
+    fn all_applied(&self) -> Result<BTreeMap<u32, Applied>, RemoteError> {
+        let mut all = BTreeMap::new();
+        self.tree.db().scan(keys::APPLIED, keys::APPLIED, |key, value| {
+            let mut writer = [0; 4];
+            writer.copy_from_slice(&key[1..5]);
+            all.insert(u32::from_be_bytes(writer), decode(&value)?);
+            Ok(true)
+        })?;
+        Ok(all)
+    }
+
+    async fn discard_covered(
+        &self,
+        covers: &BTreeMap<u32, Applied>,
+        old: Vec<TokenRecord>,
+    ) -> Result<(), RemoteError> {
+        let log = ListFilter { context: Some(self.paths.log()), ..ListFilter::default() };
+        let segments = list_all(&*self.store, &log).await?;
+        let covered = segments.into_iter().filter(|r| {
+            let name = r.file_name.as_deref().and_then(Paths::parse_segment);
+            name.is_some_and(|(writer, seq)| covers.get(&writer).is_some_and(|a| a.has(seq)))
+        });
+        let mut done: Vec<Token> = covered.map(|r| r.token).collect();
+        for record in old {
+            // A manifest that cannot be read any more cannot name its pages either.
+            if let Ok(bytes) = self.get(&record.token).await
+                && let Ok(manifest) = CheckpointManifest::from_bytes(&bytes)
+            {
+                done.extend(manifest.pages);
+            }
+            done.push(record.token);
+        }
+        let mut txn = self.tree.begin();
+        for token in &done {
+            txn.discard_token(token, false, GRACE_MS);
+        }
+        txn.commit()?;
+        Ok(())
+    }
+}
+
+fn content_token(record: &Record) -> Option<Token> {
+    match record {
+        Record::Inode(inode) => inode.content.version.token().cloned(),
+        Record::Link(_) => None,
+    }
+}

@@ -1,0 +1,288 @@
+//! Taking other writers' records in.
+//!
+//! Each register keeps its newest stamp, so records may come in any order and twice.
+//! Four cases need more than that, and each is settled by an ordinary local operation
+//! with a new stamp, which every other machine then sees:
+//! * contents written concurrently: the machine whose own content lost keeps it as a new
+//!   file beside, whose number follows from the lost version, so two machines that do
+//!   this make the same file;
+//! * a removal of a file that has unsaved changes here: the name comes back;
+//! * a live link in a removed directory: the directory comes back;
+//! * a move that would make a cycle: of the moves on the cycle the newest is undone, to
+//!   the root, where the subtree is found again.
+
+use super::hlc::Stamp;
+use super::keys;
+use super::record::{Content, Ino, Inode, Kind, Link, Local, ROOT_INO, conflict_name};
+use super::segment::{Applied, InodeRecord, Record, Segment};
+use super::tree::{CatalogResult, Tree};
+use super::txn::{Stale, Txn};
+use crate::db::{Space, encode};
+
+impl Tree {
+    /// Which segments of a writer have been applied here.
+    pub fn applied(&self, writer: u32) -> CatalogResult<Applied> {
+        Ok(self.db.load(&keys::applied(writer))?.unwrap_or_default())
+    }
+
+    /// Applies a segment and notes it as applied. Gives what caches must forget.
+    pub fn apply_segment(&self, segment: &Segment) -> CatalogResult<Vec<Stale>> {
+        let mut txn = self.begin();
+        apply_records(&mut txn, &segment.records)?;
+        for token in &segment.tokens {
+            note_token(&mut txn, token);
+        }
+        let mut applied = self.applied(segment.writer)?;
+        applied.add(segment.seq);
+        txn.raw(Space::Meta, keys::applied(segment.writer), Some(encode(&applied)));
+        txn.commit()
+    }
+
+    /// Applies one page of a checkpoint.
+    pub fn apply_page(&self, page: &Segment) -> CatalogResult<Vec<Stale>> {
+        let mut txn = self.begin();
+        apply_records(&mut txn, &page.records)?;
+        for token in &page.tokens {
+            note_token(&mut txn, token);
+        }
+        txn.commit()
+    }
+
+    /// Notes what a checkpoint covered, once all its pages are in.
+    pub fn join_applied(&self, writer: u32, covered: &Applied) -> CatalogResult<()> {
+        let mut applied = self.applied(writer)?;
+        applied.join(covered);
+        let mut batch = self.db.batch();
+        batch.store(&keys::applied(writer), &applied);
+        Ok(batch.commit()?)
+    }
+}
+
+fn note_token(txn: &mut Txn<'_>, token: &crate::store::Token) {
+    txn.know_token(token, 0);
+}
+
+fn apply_records(txn: &mut Txn<'_>, records: &[Record]) -> CatalogResult<()> {
+    for record in records {
+        match record {
+            Record::Inode(inode) => apply_inode(txn, inode)?,
+            Record::Link(link) => apply_link(txn, link)?,
+        }
+    }
+    Ok(())
+}
+
+fn observe(txn: &mut Txn<'_>, stamp: Stamp) {
+    txn.writer.clock.observe(stamp);
+}
+
+fn apply_inode(txn: &mut Txn<'_>, record: &InodeRecord) -> CatalogResult<()> {
+    observe(txn, record.attrs_stamp);
+    observe(txn, record.content.stamp);
+    if let Some(token) = record.content.version.token() {
+        forget_discovered(txn, token, record.ino)?;
+        txn.know_token(token, record.ino);
+    }
+    let Some(mut inode) = txn.find_inode(record.ino)? else {
+        let mut inode = record.clone().into_inode();
+        inode.local.nlink = count_links(txn, &inode)?;
+        txn.put_inode(inode);
+        return Ok(());
+    };
+    inode.local.foreign = false;
+    let mut data = false;
+    if record.attrs_stamp > inode.attrs_stamp {
+        inode.attrs_stamp = record.attrs_stamp;
+        inode.attrs = record.attrs.clone();
+    }
+    for (name, (stamp, value)) in &record.xattrs {
+        if inode.xattrs.get(name).is_none_or(|(held, _)| stamp > held) {
+            inode.xattrs.insert(name.clone(), (*stamp, value.clone()));
+        }
+    }
+    if record.content.stamp > inode.content.stamp {
+        let lost = std::mem::replace(&mut inode.content, record.content.clone());
+        data = inode.local.dirty.is_none();
+        let mine = lost.stamp.writer == txn.writer.clock.writer();
+        if mine && !record.content.covers(&lost) {
+            keep_lost(txn, &inode, lost)?;
+        }
+    }
+    txn.stale.push(Stale::Inode { ino: inode.ino, data });
+    txn.put_inode(inode);
+    Ok(())
+}
+
+/// A token that was shown as another client's turns out to be the catalog's.
+fn forget_discovered(
+    txn: &mut Txn<'_>,
+    token: &crate::store::Token,
+    ino: Ino,
+) -> CatalogResult<()> {
+    let shadow = super::discover::file_number(txn.tree, token);
+    if shadow == ino {
+        return Ok(());
+    }
+    let Some(inode) = txn.find_inode(shadow)? else { return Ok(()) };
+    if !inode.local.foreign {
+        return Ok(());
+    }
+    if let Some(link) = txn.find_link(shadow)? {
+        txn.detach(&link)?;
+        txn.remove_link(shadow);
+    }
+    txn.remove_inode(shadow);
+    Ok(())
+}
+
+/// Links and subdirectories that arrived before their inode.
+fn count_links(txn: &Txn<'_>, inode: &Inode) -> CatalogResult<u32> {
+    if inode.kind != Kind::Dir {
+        return Ok(u32::try_from(txn.tree.links_of(inode.ino)?.len()).unwrap_or(u32::MAX));
+    }
+    let mut count = 2;
+    txn.tree.list(inode.ino, 0, |_, _, link| {
+        count += u32::from(link.kind == Kind::Dir);
+        true
+    })?;
+    Ok(count)
+}
+
+/// Keeps a content that lost against a concurrent one, as a file beside it.
+pub fn keep_lost(txn: &mut Txn<'_>, inode: &Inode, lost: Content) -> CatalogResult<()> {
+    if lost.version.token().is_none() {
+        return Ok(());
+    }
+    let Some(link) = txn.tree.links_of(inode.ino)?.into_iter().next() else { return Ok(()) };
+    let mut seed = inode.ino.to_be_bytes().to_vec();
+    seed.extend_from_slice(&encode(&lost.stamp));
+    let number = derived_number(txn.tree, "lost-content", &seed);
+    if txn.find_inode(number)?.is_some() {
+        return Ok(());
+    }
+    let stamp = txn.stamp();
+    let mut copy = inode.clone();
+    copy.ino = number;
+    copy.attrs_stamp = stamp;
+    copy.content = lost;
+    copy.local = Local::default();
+    txn.put_inode(copy);
+    let link = Link {
+        id: number,
+        stamp,
+        parent: link.parent,
+        name: conflict_name(&link.name, number),
+        ino: number,
+        kind: Kind::File,
+        live: true,
+        published: false,
+    };
+    txn.attach(&link)?;
+    txn.put_link(link);
+    txn.publish_inode(number);
+    txn.publish_link(number, None);
+    Ok(())
+}
+
+/// A number that every machine with the key derives alike; the top bit keeps it apart
+/// from counted ones.
+pub(super) fn derived_number(tree: &Tree, domain: &str, bytes: &[u8]) -> u64 {
+    let tag = tree.keys.tag(domain, bytes);
+    keys::number(&tag, 0) | (1 << 63)
+}
+
+fn apply_link(txn: &mut Txn<'_>, record: &Link) -> CatalogResult<()> {
+    observe(txn, record.stamp);
+    let held = txn.find_link(record.id)?;
+    if held.as_ref().is_some_and(|h| h.stamp >= record.stamp) {
+        return Ok(());
+    }
+    if let Some(held) = held.as_ref().filter(|h| h.live) {
+        txn.detach(held)?;
+    }
+    let mut link = Link { published: true, ..record.clone() };
+    let dirty = txn.find_inode(link.ino)?.is_some_and(|i| i.local.dirty.is_some());
+    if !link.live && dirty {
+        link.live = true;
+        link.stamp = txn.stamp();
+        txn.publish_link(link.id, Some(link.ino));
+    }
+    if link.live {
+        if link.kind == Kind::Dir {
+            break_cycle(txn, &mut link)?;
+        }
+        txn.put_link(link.clone());
+        txn.attach(&link)?;
+        revive_parents(txn, link.parent)?;
+    } else {
+        settle_removed(txn, &link)?;
+        txn.put_link(link);
+    }
+    Ok(())
+}
+
+/// After a remote removal: the last name of an inode is gone.
+fn settle_removed(txn: &mut Txn<'_>, link: &Link) -> CatalogResult<()> {
+    let Some(mut inode) = txn.find_inode(link.ino)? else { return Ok(()) };
+    if inode.kind == Kind::Dir {
+        if txn.tree.has_entries(link.ino)? {
+            return Ok(()); // what is inside keeps it reachable once a link revives it
+        }
+        inode.local.nlink = 0;
+    }
+    if inode.local.nlink == 0 {
+        txn.raw(Space::Meta, keys::outbox_inode(inode.ino), None);
+    }
+    txn.stale.push(Stale::Inode { ino: inode.ino, data: false });
+    txn.put_inode(inode);
+    Ok(())
+}
+
+/// Brings removed directories back above something that lives.
+fn revive_parents(txn: &mut Txn<'_>, dir: Ino) -> CatalogResult<()> {
+    let mut at = dir;
+    while at != ROOT_INO {
+        let Some(mut link) = txn.find_link(at)? else { return Ok(()) };
+        if link.live {
+            return Ok(());
+        }
+        link.live = true;
+        link.stamp = txn.stamp();
+        txn.put_link(link.clone());
+        txn.attach(&link)?;
+        txn.publish_link(link.id, None);
+        at = link.parent;
+    }
+    Ok(())
+}
+
+/// If `link`'s place closes a cycle, moves the newest directory on it to the root.
+fn break_cycle(txn: &mut Txn<'_>, link: &mut Link) -> CatalogResult<()> {
+    if !txn.is_below(link.parent, link.ino)? {
+        return Ok(());
+    }
+    let mut newest = link.clone();
+    let mut at = link.parent;
+    while at != link.ino {
+        let Some(above) = txn.find_link(at)? else { return Ok(()) };
+        at = above.parent;
+        if above.stamp > newest.stamp {
+            newest = above;
+        }
+    }
+    let stamp = txn.stamp();
+    if newest.id == link.id {
+        link.parent = ROOT_INO;
+        link.stamp = stamp;
+    } else {
+        txn.detach(&newest)?;
+        newest.parent = ROOT_INO;
+        newest.stamp = stamp;
+        txn.put_link(newest.clone());
+        txn.attach(&newest)?;
+        txn.publish_link(newest.id, None);
+        return Ok(());
+    }
+    txn.publish_link(link.id, None);
+    Ok(())
+}

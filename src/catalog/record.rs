@@ -1,0 +1,350 @@
+//! Records of the local database; their published parts are what segments carry.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::hlc::Stamp;
+use crate::store::Token;
+
+/// Inode number; stable for a file's whole life, on every machine. The root is 1.
+pub type Ino = u64;
+
+/// The root directory's inode number (FUSE's `FUSE_ROOT_ID`).
+pub const ROOT_INO: Ino = 1;
+
+/// What an inode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// Regular file.
+    File,
+    /// Directory.
+    Dir,
+    /// Symbolic link.
+    Symlink,
+    /// Named pipe.
+    Fifo,
+    /// Unix socket.
+    Socket,
+    /// Character device.
+    CharDevice,
+    /// Block device.
+    BlockDevice,
+}
+
+/// A point in time with nanoseconds, before or after 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Time {
+    /// Whole seconds since 1970, rounded down.
+    pub secs: i64,
+    /// Nanoseconds in that second.
+    pub nanos: u32,
+}
+
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => Self { secs: after.as_secs().cast_signed(), nanos: after.subsec_nanos() },
+            Err(before) => {
+                let before = before.duration();
+                let secs = -before.as_secs().cast_signed();
+                match before.subsec_nanos() {
+                    0 => Self { secs, nanos: 0 },
+                    nanos => Self { secs: secs - 1, nanos: 1_000_000_000 - nanos },
+                }
+            }
+        }
+    }
+}
+
+impl From<Time> for SystemTime {
+    fn from(time: Time) -> Self {
+        let nanos = Duration::from_nanos(u64::from(time.nanos));
+        match u64::try_from(time.secs) {
+            Ok(secs) => UNIX_EPOCH + Duration::from_secs(secs) + nanos,
+            Err(_) => UNIX_EPOCH - Duration::from_secs(time.secs.unsigned_abs()) + nanos,
+        }
+    }
+}
+
+/// The attribute register of an inode: one stamp for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attrs {
+    /// Permission, set-id and sticky bits.
+    pub perm: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last access (set by `utimes` only: the drive behaves as `noatime`).
+    pub atime: Time,
+    /// Last content change.
+    pub mtime: Time,
+    /// Last attribute change.
+    pub ctime: Time,
+}
+
+/// Where a committed content is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Version {
+    /// Nothing committed yet.
+    #[default]
+    Empty,
+    /// One token holds all (D1).
+    Single {
+        /// The visible token.
+        token: Token,
+    },
+    /// A manifest token names the parts in order (D2).
+    Parts {
+        /// The visible token, whose payload is the manifest.
+        manifest: Token,
+        /// Bytes of every part but the last.
+        part_size: u64,
+        /// Number of parts.
+        count: u32,
+    },
+}
+
+impl Version {
+    /// The token that other clients see.
+    pub fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Empty => None,
+            Self::Single { token } => Some(token),
+            Self::Parts { manifest, .. } => Some(manifest),
+        }
+    }
+}
+
+/// The content register of a regular file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// When, by whom.
+    pub stamp: Stamp,
+    /// Plaintext bytes.
+    pub size: u64,
+    /// Where.
+    pub version: Version,
+    /// For each writer, the newest version of it that this one builds on: two contents
+    /// of which neither covers the other were written concurrently.
+    pub seen: Vec<(u32, u64)>,
+}
+
+impl Content {
+    /// Whether this version was written with `other` in view.
+    pub fn covers(&self, other: &Self) -> bool {
+        other.stamp == Stamp::ZERO
+            || self.stamp == other.stamp
+            || self.seen.iter().any(|&(w, h)| w == other.stamp.writer && h >= other.stamp.hlc)
+    }
+
+    /// The lineage for a successor of this version.
+    pub fn lineage(&self) -> Vec<(u32, u64)> {
+        let mut seen = self.seen.clone();
+        seen.retain(|&(writer, _)| writer != self.stamp.writer);
+        if self.stamp != Stamp::ZERO {
+            seen.push((self.stamp.writer, self.stamp.hlc));
+        }
+        seen
+    }
+}
+
+/// How content that waits for the vault is kept on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirtyKind {
+    /// Whole, as one sealed value of the local database.
+    Small,
+    /// As an overlay of staged chunks over the committed version.
+    Chunks,
+}
+
+/// Content that waits for the vault. Local: never published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dirty {
+    /// How it is kept.
+    pub kind: DirtyKind,
+    /// Bytes of the file now.
+    pub size: u64,
+    /// Bytes of the committed version that still show through where nothing is staged;
+    /// beyond them, absent means zero.
+    pub base_len: u64,
+    /// The committed version that was in view when this content was begun.
+    pub base: Content,
+}
+
+/// An inode: registers (published), then what is only this machine's business.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inode {
+    /// Number.
+    pub ino: Ino,
+    /// Kind; never changes.
+    pub kind: Kind,
+    /// Birth; never changes.
+    pub born: Time,
+    /// Device number; never changes.
+    pub rdev: u32,
+    /// Symbolic link's target; never changes.
+    pub target: Vec<u8>,
+    /// Stamp of `attrs`.
+    pub attrs_stamp: Stamp,
+    /// Attribute register.
+    pub attrs: Attrs,
+    /// Content register (regular files).
+    pub content: Content,
+    /// Extended attributes: a register each; `None` is a removal.
+    pub xattrs: BTreeMap<Vec<u8>, (Stamp, Option<Vec<u8>>)>,
+    /// What only this machine knows.
+    pub local: Local,
+}
+
+/// The part of an inode that is never published.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Local {
+    /// Live links (directories: 2 + live subdirectories).
+    pub nlink: u32,
+    /// Content that waits for the vault.
+    pub dirty: Option<Dirty>,
+    /// Made by another client and not adopted: lives only in this listing's shadow.
+    pub foreign: bool,
+    /// Named so that it is never wanted in a vault.
+    pub unwanted: bool,
+    /// File name and context under which the service knows the token.
+    pub known_as: Option<(String, String)>,
+}
+
+impl Inode {
+    /// Bytes of the file as this machine sees it.
+    pub fn size(&self) -> u64 {
+        match (self.kind, &self.local.dirty) {
+            (Kind::Symlink, _) => self.target.len() as u64,
+            (_, Some(dirty)) => dirty.size,
+            (_, None) => self.content.size,
+        }
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == Kind::Dir
+    }
+
+    /// The newest stamp of its registers.
+    pub fn newest(&self) -> Stamp {
+        let xattrs = self.xattrs.values().map(|(stamp, _)| *stamp).max().unwrap_or_default();
+        self.attrs_stamp.max(self.content.stamp).max(xattrs)
+    }
+
+    /// The value of an extended attribute.
+    pub fn xattr(&self, name: &[u8]) -> Option<&Vec<u8>> {
+        self.xattrs.get(name).and_then(|(_, value)| value.as_ref())
+    }
+}
+
+/// One name of an inode: a register of its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Number; the first link of an inode has the inode's own.
+    pub id: u64,
+    /// When it came to this place.
+    pub stamp: Stamp,
+    /// Directory.
+    pub parent: Ino,
+    /// Name there.
+    pub name: Vec<u8>,
+    /// What it names; never changes.
+    pub ino: Ino,
+    /// Kind of that.
+    pub kind: Kind,
+    /// Whether it exists; a dead link keeps its last place.
+    pub live: bool,
+    /// Whether any segment has carried it. Local.
+    pub published: bool,
+}
+
+/// What stands at one (parent, name): the entry table's value.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The name.
+    pub name: Vec<u8>,
+    /// Live links here; the first has the name.
+    pub links: Vec<EntryLink>,
+}
+
+/// One link in an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryLink {
+    /// Link number.
+    pub link: u64,
+    /// Inode.
+    pub ino: Ino,
+    /// Kind.
+    pub kind: Kind,
+    /// The link's stamp: decides who has the name.
+    pub stamp: Stamp,
+}
+
+/// The name under which a link that lost its own is shown: `stem (conflict 1a2b3c4d).ext`.
+pub fn conflict_name(name: &[u8], link: u64) -> Vec<u8> {
+    let dot = name.iter().rposition(|&b| b == b'.').filter(|&at| at > 0).unwrap_or(name.len());
+    let (stem, extension) = name.split_at(dot);
+    let mark = format!(" (conflict {:08x})", link as u32 ^ (link >> 32) as u32);
+    let extension = &extension[..extension.len().min(64)];
+    let room = 255 - mark.len() - extension.len();
+    let mut out = truncate_utf8(stem, room).to_vec();
+    out.extend_from_slice(mark.as_bytes());
+    out.extend_from_slice(extension);
+    out
+}
+
+/// The longest prefix of at most `room` bytes that does not cut a UTF-8 character.
+pub fn truncate_utf8(bytes: &[u8], room: usize) -> &[u8] {
+    if bytes.len() <= room {
+        return bytes;
+    }
+    let mut end = room;
+    while end > 0 && bytes[end] & 0xc0 == 0x80 {
+        end -= 1;
+    }
+    &bytes[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_survive() {
+        for time in [
+            UNIX_EPOCH,
+            UNIX_EPOCH - Duration::from_nanos(1),
+            UNIX_EPOCH - Duration::from_secs(5),
+            UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789),
+        ] {
+            assert_eq!(SystemTime::from(Time::from(time)), time);
+        }
+    }
+
+    #[test]
+    fn conflict_names_keep_the_extension_and_fit() {
+        assert_eq!(conflict_name(b"a.txt", 0x1a2b_3c4d), b"a (conflict 1a2b3c4d).txt");
+        assert_eq!(conflict_name(b".rc", 1), b".rc (conflict 00000001)");
+        assert!(conflict_name(&[b'x'; 255], 7).len() <= 255);
+        assert!(conflict_name("ü".repeat(127).as_bytes(), 7).len() <= 255);
+    }
+
+    #[test]
+    fn a_version_covers_its_ancestors_only() {
+        let version = |writer, hlc, seen: &[(u32, u64)]| Content {
+            stamp: Stamp { hlc, writer },
+            seen: seen.to_vec(),
+            ..Content::default()
+        };
+        let first = version(1, 10, &[]);
+        let second = version(2, 20, &first.lineage());
+        let third = version(1, 30, &second.lineage());
+        assert!(third.covers(&first) && third.covers(&second) && second.covers(&first));
+        let rival = version(3, 40, &first.lineage());
+        assert!(!rival.covers(&third) && !third.covers(&rival));
+    }
+}

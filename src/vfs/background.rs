@@ -1,0 +1,335 @@
+//! What runs beside the operations: uploads, publishing, looking for others' changes,
+//! bringing the service's names in line, deleting what is due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{VfsError, VfsResult};
+use super::xattrs::{EXTENSION, risk_of};
+use super::{Ino, Kind, Vfs};
+use crate::catalog::discover::Owner;
+use crate::catalog::txn::Garbage;
+use crate::catalog::{Stale, keys};
+use crate::content::manifest::Manifest;
+use crate::db::{Space, decode, encode};
+use crate::store::{FileMeta, ListFilter, StoreErrorKind, list_all};
+
+/// What happens in quick succession goes out in one segment.
+const PUBLISH_SETTLE: Duration = Duration::from_millis(700);
+
+/// After a hint, others may still be busy: look once for all of it.
+const LOOK_SETTLE: Duration = Duration::from_millis(500);
+
+/// How often due deletions and alignments are seen to.
+const HOUSEKEEPING: Duration = Duration::from_secs(20);
+
+/// How often open dirty files are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Deletions per round: the rest waits for the next.
+const DELETIONS: usize = 1_000;
+
+/// Files brought in line per round.
+const ALIGNMENTS: usize = 1_000;
+
+impl Vfs {
+    pub(super) fn start_background(self: &Arc<Self>) {
+        let Some(runtime) = self.runtime.get() else { return };
+        let tasks = [
+            runtime.spawn(self.clone().run_uploads()),
+            runtime.spawn(self.clone().run_publisher()),
+            runtime.spawn(self.clone().run_looks()),
+            runtime.spawn(self.clone().run_ticks()),
+            runtime.spawn(self.clone().run_housekeeping()),
+        ];
+        self.tasks.lock().extend(tasks);
+    }
+
+    /// Something is in the outbox.
+    pub(super) fn want_publish(&self) {
+        self.publish_wanted.notify_one();
+    }
+
+    async fn run_publisher(self: Arc<Self>) {
+        let mut delay = PUBLISH_SETTLE;
+        loop {
+            self.publish_wanted.notified().await;
+            tokio::time::sleep(delay).await;
+            match self.publish_once().await {
+                Ok(()) => delay = PUBLISH_SETTLE,
+                Err(error) => {
+                    tracing::warn!(%error, "the catalog could not be published; trying again");
+                    delay = (delay * 2).min(Duration::from_secs(30));
+                    self.want_publish();
+                }
+            }
+        }
+    }
+
+    async fn publish_once(&self) -> VfsResult<()> {
+        let _one = self.publishing.lock().await;
+        self.remote.publish().await?;
+        self.remote.checkpoint_if_due().await?;
+        Ok(())
+    }
+
+    /// Publishes all that is ready; concurrent callers share a segment.
+    pub(super) async fn publish_now(&self) -> VfsResult<()> {
+        if self.config.read_only {
+            return Ok(());
+        }
+        let _one = self.publishing.lock().await;
+        self.remote.publish().await?;
+        Ok(())
+    }
+
+    async fn run_looks(self: Arc<Self>) {
+        loop {
+            let every = self.config.poll_interval;
+            if every.is_zero() {
+                self.look_wanted.notified().await;
+            } else {
+                drop(tokio::time::timeout(every, self.look_wanted.notified()).await);
+            }
+            tokio::time::sleep(LOOK_SETTLE).await;
+            let looked = async {
+                self.look().await?;
+                self.look_for_files().await
+            };
+            if let Err(error) = looked.await {
+                tracing::warn!(%error, "other clients' changes could not be looked for");
+            }
+        }
+    }
+
+    /// Takes in what other machines have published.
+    pub(super) async fn look(&self) -> VfsResult<()> {
+        let followed = self.remote.follow().await?;
+        for damage in &followed.damaged {
+            tracing::warn!(%damage, "a catalog payload could not be used");
+        }
+        self.counters.set_catalog(&followed.damaged);
+        self.refresh_bodies(&followed.stale)?;
+        self.announce(followed.stale);
+        Ok(())
+    }
+
+    /// Shows files that other clients stored.
+    pub(super) async fn look_for_files(&self) -> VfsResult<()> {
+        let owner = Owner { uid: self.config.default_uid, gid: self.config.default_gid };
+        let found = self.remote.discover(owner).await?;
+        if found.added + found.removed > 0 {
+            tracing::info!(found.added, found.removed, "files of other clients");
+        }
+        self.announce(found.stale);
+        Ok(())
+    }
+
+    /// Open, clean files see a new version at once.
+    fn refresh_bodies(&self, stale: &[Stale]) -> VfsResult<()> {
+        for item in stale {
+            let Stale::Inode { ino, data: true } = item else { continue };
+            let (Some(body), Some(inode)) = (self.find_body(*ino), self.tree.find_inode(*ino)?)
+            else {
+                continue;
+            };
+            let mut state = body.state.write();
+            if !state.dirty {
+                state.base = inode.content.clone();
+                state.base_len = inode.content.size;
+                state.size = inode.content.size;
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces from the background, never from inside an operation.
+    pub(super) fn announce_later(&self, stale: Vec<Stale>) {
+        self.pending_stale.lock().extend(stale);
+    }
+
+    async fn run_ticks(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            let stale = std::mem::take(&mut *self.pending_stale.lock());
+            self.announce(stale);
+            self.queue_open_files();
+        }
+    }
+
+    async fn run_housekeeping(self: Arc<Self>) {
+        loop {
+            for (what, result) in [
+                ("remains of interrupted uploads", self.clear_intents().await),
+                ("names at the service", self.align().await),
+                ("deletions that are due", self.delete_due().await),
+            ] {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "{what}: trying again later");
+                }
+            }
+            tokio::time::sleep(HOUSEKEEPING).await;
+        }
+    }
+
+    /// Deletes tokens whose time has come, once no unpublished record may still need them.
+    pub(super) async fn delete_due(&self) -> VfsResult<()> {
+        let now = self.env.millis();
+        if self.config.read_only || self.remote.outbox_len(1)? > 0 {
+            return Ok(());
+        }
+        let mut due = Vec::new();
+        self.tree.db().scan(keys::GARBAGE, keys::GARBAGE, |key, value| {
+            if keys::number(key, 1) > now || due.len() >= DELETIONS {
+                return Ok(false);
+            }
+            due.push((key.to_vec(), decode::<Garbage>(&value)?));
+            Ok(true)
+        })?;
+        for (key, garbage) in due {
+            if garbage.manifest {
+                self.delete_parts(&garbage).await?;
+            }
+            self.remote
+                .store
+                .delete(&garbage.token)
+                .await
+                .map_err(|e| VfsError::from_store(garbage.token.as_str(), &e))?;
+            self.fetcher.forget(&garbage.token);
+            let mut batch = self.tree.db().batch();
+            batch.remove(Space::Meta, &key);
+            batch.remove(Space::Meta, &keys::token(&self.tree.token_tag(&garbage.token)));
+            batch.commit()?;
+        }
+        Ok(())
+    }
+
+    async fn delete_parts(&self, garbage: &Garbage) -> VfsResult<()> {
+        let parts = match self.fetcher.fetch(&garbage.token).await {
+            Ok(fetched) => Manifest::from_bytes(&fetched.plain.unwrap_or_default())
+                .map(|m| m.parts)
+                .unwrap_or_default(),
+            Err(crate::content::fetch::FetchError::Store(e))
+                if e.kind == StoreErrorKind::NotFound =>
+            {
+                Vec::new()
+            }
+            Err(error) => return Err(VfsError::from_fetch(garbage.token.as_str(), error)),
+        };
+        for part in &parts {
+            let deleted = self.remote.store.delete(part).await;
+            deleted.map_err(|e| VfsError::from_store(part.as_str(), &e))?;
+            self.fetcher.forget(part);
+        }
+        self.forget_parts(&garbage.token, parts.len() as u64)
+    }
+
+    /// Uploads that were cut off by a crash may have left tokens: find them by their mark.
+    async fn clear_intents(&self) -> VfsResult<()> {
+        let mut intents = Vec::new();
+        self.tree.db().scan(keys::INTENTS, keys::INTENTS, |key, value| {
+            let mark = String::from_utf8_lossy(&key[1..]).into_owned();
+            intents.push((mark, decode::<(String, String)>(&value)?));
+            Ok(true)
+        })?;
+        let live = self.counters.live_marks();
+        for (mark, (context, file_name)) in intents {
+            if live.contains(&mark) {
+                continue;
+            }
+            let filter = ListFilter {
+                context: Some(context),
+                file_name: Some(file_name),
+                ..ListFilter::default()
+            };
+            let listed = list_all(&*self.remote.store, &filter).await;
+            let listed = listed.map_err(|e| VfsError::from_store("interrupted upload", &e))?;
+            for record in listed.iter().filter(|r| r.mark.as_deref() == Some(&mark)) {
+                // Named by the catalog after all: the crash came between the two records.
+                if !self.named(record.token.as_str()) {
+                    let mut txn = self.tree.begin();
+                    txn.discard_token(&record.token, false, 0);
+                    txn.commit()?;
+                }
+            }
+            let mut batch = self.tree.db().batch();
+            batch.remove(Space::Meta, &keys::intent(&mark));
+            batch.commit()?;
+        }
+        Ok(())
+    }
+
+    fn named(&self, token: &str) -> bool {
+        self.tree.knows_token(&crate::store::Token::new(token)).unwrap_or(true)
+    }
+
+    /// The service's file meta of this inode is no longer what it should be.
+    pub(super) fn want_alignment(&self, ino: Ino) -> VfsResult<()> {
+        let mut batch = self.tree.db().batch();
+        batch.put(Space::Meta, &keys::align(ino), &encode(&()));
+        Ok(batch.commit()?)
+    }
+
+    /// Brings names and risk meta at the service in line with the tree.
+    async fn align(&self) -> VfsResult<()> {
+        let mut wanted = Vec::new();
+        self.tree.db().scan(keys::ALIGN, keys::ALIGN, |key, _| {
+            wanted.push(keys::number(key, 1));
+            Ok(wanted.len() < ALIGNMENTS)
+        })?;
+        if self.config.read_only {
+            return Ok(());
+        }
+        for ino in wanted {
+            self.align_one(ino).await?;
+            let mut batch = self.tree.db().batch();
+            batch.remove(Space::Meta, &keys::align(ino));
+            batch.commit()?;
+        }
+        Ok(())
+    }
+
+    async fn align_one(&self, ino: Ino) -> VfsResult<()> {
+        let Some(inode) = self.tree.find_inode(ino)? else { return Ok(()) };
+        if inode.kind == Kind::Dir {
+            let mut below = Vec::new();
+            self.tree.list(ino, 0, |_, _, link| {
+                below.push(link.ino);
+                true
+            })?;
+            for child in below {
+                self.want_alignment(child)?;
+            }
+            return Ok(());
+        }
+        let Some(token) = inode.content.version.token() else { return Ok(()) };
+        let what = |e| VfsError::from_store(self.name_of(ino), &e);
+        if let Some(risk) = risk_of(&inode) {
+            self.remote.store.set_risk(token, &risk).await.map_err(what)?;
+        }
+        let (file_name, context) = self.meta_names(&inode);
+        let names = Some((file_name.clone(), context.clone()));
+        if inode.local.known_as == names && inode.xattr(EXTENSION).is_none() {
+            return Ok(());
+        }
+        let extension = match inode.xattr(EXTENSION) {
+            Some(set) => String::from_utf8_lossy(set).into_owned(),
+            None => super::upload::extension_of(&file_name),
+        };
+        let size = inode.content.size;
+        let meta = FileMeta { file_name, extension, context, path: "/".into(), size };
+        match self.remote.store.update_meta(token, &meta).await {
+            Ok(()) => {}
+            Err(e) if e.kind == StoreErrorKind::Unsupported => return Ok(()),
+            Err(e) if e.kind == StoreErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(what(e)),
+        }
+        let mut txn = self.tree.begin();
+        if let Some(mut inode) = txn.find_inode(ino)? {
+            inode.local.known_as = names;
+            txn.put_inode(inode);
+            txn.commit()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,328 @@
+//! Handles, and which files' contents are held open.
+//!
+//! A body is in the table while anyone holds it or it is dirty and loaded. It leaves only
+//! in [`Vfs::retire`], when the table's is the last reference but the caller's.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::body::Body;
+use super::error::{VfsError, VfsResult};
+use super::{DirEntry, Ino, Kind, OpenMode, Opened, Vfs};
+use crate::catalog::Version;
+use crate::store::Token;
+
+/// Bytes read in a row before the next parts are fetched ahead.
+const SEQUENTIAL: u64 = 512 << 10;
+
+/// Parts fetched ahead of a sequential reader.
+const AHEAD: u64 = 2;
+
+/// Small files fetched ahead in a folder that is being read.
+const SIBLINGS: usize = 256;
+
+/// Largest file fetched ahead with its folder.
+const SIBLING_MAX: u64 = 256 << 10;
+
+/// How long after a miss a listed folder's files are fetched ahead, in milliseconds.
+const MISS_MEMORY_MS: u64 = 2_000;
+
+/// Where a handle has read last.
+#[derive(Debug, Default)]
+struct Cursor {
+    next: u64,
+    run: u64,
+    ahead: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Target {
+    File(Arc<Body>),
+    Dir(Ino),
+}
+
+/// An open file or directory.
+#[derive(Debug)]
+pub(super) struct Handle {
+    target: Target,
+    pub(super) mode: OpenMode,
+    cursor: Mutex<Cursor>,
+}
+
+impl Handle {
+    /// The file's content.
+    pub(super) fn body(&self, fh: u64) -> VfsResult<Arc<Body>> {
+        match &self.target {
+            Target::File(body) => Ok(body.clone()),
+            Target::Dir(_) => Err(VfsError::BadHandle { fh }),
+        }
+    }
+
+    /// The file's content, if it was opened for writing.
+    pub(super) fn writable(&self, fh: u64) -> VfsResult<Arc<Body>> {
+        match self.mode.write {
+            true => self.body(fh),
+            false => Err(VfsError::BadHandle { fh }),
+        }
+    }
+}
+
+impl Vfs {
+    pub(super) fn handle(&self, fh: u64) -> VfsResult<Arc<Handle>> {
+        self.handles.read().get(&fh).cloned().ok_or(VfsError::BadHandle { fh })
+    }
+
+    fn add_handle(&self, target: Target, mode: OpenMode) -> u64 {
+        let fh = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let handle = Handle { target, mode, cursor: Mutex::default() };
+        self.handles.write().insert(fh, Arc::new(handle));
+        fh
+    }
+
+    /// The content of a file, if it is held.
+    pub(super) fn find_body(&self, ino: Ino) -> Option<Arc<Body>> {
+        self.bodies.lock().get(&ino).cloned()
+    }
+
+    /// The content of a file, loaded if need be.
+    pub(super) fn body(&self, ino: Ino) -> VfsResult<Arc<Body>> {
+        if let Some(body) = self.find_body(ino) {
+            return Ok(body);
+        }
+        let loaded = self.load_body(ino)?;
+        let mut bodies = self.bodies.lock();
+        Ok(bodies.entry(ino).or_insert_with(|| Arc::new(loaded)).clone())
+    }
+
+    /// Drops a content that nobody else holds and that waits for nothing.
+    pub(super) fn retire(&self, body: &Arc<Body>) {
+        let mut bodies = self.bodies.lock();
+        let held = bodies.get(&body.ino).is_some_and(|b| Arc::ptr_eq(b, body));
+        // Two references: the table's and the caller's.
+        if held && Arc::strong_count(body) <= 2 {
+            let idle = body.state.try_read().is_some_and(|s| s.handles == 0 && !s.dirty);
+            if idle {
+                bodies.remove(&body.ino);
+            }
+        }
+    }
+
+    /// Opens a regular file.
+    pub fn open_file(&self, ino: Ino, mode: OpenMode) -> VfsResult<Opened> {
+        let inode = self.tree.inode(ino)?;
+        match inode.kind {
+            Kind::File => {}
+            Kind::Dir => return Err(VfsError::IsDir { what: self.name_of(ino) }),
+            _ => return Err(VfsError::Invalid { what: self.name_of(ino), why: "not a file" }),
+        }
+        if mode.write {
+            self.refuse_if_read_only(self.name_of(ino).as_bytes())?;
+        }
+        let body = self.body(ino)?;
+        let keep_cache = {
+            let mut state = body.state.write();
+            state.handles += 1;
+            state.writers += u32::from(mode.write);
+            if mode.truncate && mode.write && state.size > 0 {
+                let need = state.truncate(self, ino, 0, &[]);
+                need.map_err(|e| self.blame(ino, e))?;
+            }
+            !mode.truncate
+        };
+        let fh = self.add_handle(Target::File(body), mode);
+        Ok(Opened { fh, keep_cache })
+    }
+
+    /// Closes a file for good: its content is recorded, and goes to the vault soon.
+    pub fn release(&self, fh: u64) -> VfsResult<()> {
+        let Some(handle) = self.handles.write().remove(&fh) else {
+            return Err(VfsError::BadHandle { fh });
+        };
+        let Target::File(body) = &handle.target else { return Ok(()) };
+        let body = body.clone();
+        let mode = handle.mode;
+        drop(handle);
+        let (last, dirty) = {
+            let mut state = body.state.write();
+            state.handles -= 1;
+            state.writers -= u32::from(mode.write);
+            (state.handles == 0, state.dirty)
+        };
+        let persisted = if mode.write { self.persist(&body) } else { Ok(()) };
+        if last && self.tree.find_inode(body.ino)?.is_none_or(|i| i.local.nlink == 0) {
+            self.discard(&body)?;
+        } else if dirty && mode.write {
+            self.queue_upload(&body);
+        }
+        self.retire(&body);
+        persisted
+    }
+
+    /// Gives up a file that has no name and no handle.
+    pub(super) fn discard(&self, body: &Arc<Body>) -> VfsResult<()> {
+        let ino = body.ino;
+        {
+            let mut state = body.state.write();
+            if state.handles > 0 {
+                return Ok(());
+            }
+            state.discarded = true;
+            state.dirty = false;
+            state.drop_overlay(self, ino)?;
+        }
+        self.queue.remove(ino);
+        body.changed.notify_waiters();
+        self.tree.purge(ino, self.trash_ms())?;
+        Ok(())
+    }
+
+    /// Opens a directory.
+    pub fn opendir(&self, ino: Ino) -> VfsResult<Opened> {
+        let inode = self.tree.inode(ino)?;
+        if !inode.is_dir() {
+            return Err(VfsError::NotDir { what: self.name_of(ino) });
+        }
+        let missed = self.counters.last_miss_ms.load(Ordering::Relaxed);
+        if missed > 0 && self.env.millis().saturating_sub(missed) < MISS_MEMORY_MS {
+            self.prefetch_folder(ino, 0);
+        }
+        let fh = self.add_handle(Target::Dir(ino), OpenMode::default());
+        Ok(Opened { fh, keep_cache: true })
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, fh: u64) -> VfsResult<()> {
+        match self.handles.write().remove(&fh) {
+            Some(_) => Ok(()),
+            None => Err(VfsError::BadHandle { fh }),
+        }
+    }
+
+    /// Lists a directory from a cookie on; `add` answers `true` when it is full. With
+    /// `plus`, entries carry attributes.
+    pub fn readdir(
+        &self,
+        fh: u64,
+        offset: u64,
+        plus: bool,
+        add: &mut dyn FnMut(&DirEntry) -> bool,
+    ) -> VfsResult<()> {
+        let handle = self.handle(fh)?;
+        let Target::Dir(dir) = handle.target else { return Err(VfsError::BadHandle { fh }) };
+        let dots: [(u64, &[u8]); 2] = [(1, b"."), (2, b"..")];
+        for (cookie, name) in dots.into_iter().filter(|(cookie, _)| *cookie > offset) {
+            let ino = if cookie == 1 { dir } else { self.tree.parent_of(dir)? };
+            let kind = Kind::Dir;
+            let entry = DirEntry { offset: cookie, name: name.to_vec(), ino, kind, attr: None };
+            if add(&entry) {
+                return Ok(());
+            }
+        }
+        let after = if offset <= 2 { 0 } else { offset };
+        let mut failed = None;
+        self.tree.list(dir, after, |cookie, name, link| {
+            let attr = match plus.then(|| self.getattr(link.ino)).transpose() {
+                Ok(attr) => attr,
+                Err(VfsError::NotFound { .. }) => return true, // its inode is still to arrive
+                Err(error) => {
+                    failed = Some(error);
+                    return false;
+                }
+            };
+            let (ino, kind) = (link.ino, link.kind);
+            !add(&DirEntry { offset: cookie, name: name.to_vec(), ino, kind, attr })
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Keeps track of sequential reading, and fetches the next parts ahead of it.
+    pub(super) fn note_read(&self, handle: &Handle, body: &Arc<Body>, offset: u64, len: usize) {
+        let mut cursor = handle.cursor.lock();
+        cursor.run = if offset == cursor.next { cursor.run + len as u64 } else { len as u64 };
+        cursor.next = offset + len as u64;
+        if cursor.run < SEQUENTIAL {
+            return;
+        }
+        let Some(state) = body.state.try_read() else { return };
+        let Version::Parts { manifest, part_size, .. } = state.base.version.clone() else { return };
+        let (size, dirty) = (state.base.size, state.dirty);
+        drop(state);
+        if dirty {
+            return;
+        }
+        let here = cursor.next / part_size;
+        let last = (here + AHEAD).min(size.saturating_sub(1) / part_size);
+        let from = cursor.ahead.map_or(here + 1, |ahead| (ahead + 1).max(here + 1));
+        if from > last {
+            return;
+        }
+        cursor.ahead = Some(last);
+        drop(cursor);
+        for index in from..=last {
+            if let Ok(Some(token)) = self.part(&manifest, index) {
+                self.prefetch(token);
+            }
+        }
+    }
+
+    fn prefetch(&self, token: Token) {
+        let fetcher = self.fetcher.clone();
+        self.spawn(async move {
+            if !fetcher.has(&token) {
+                drop(fetcher.fetch(&token).await);
+            }
+        });
+    }
+
+    /// A read had to ask the vault: the files beside it are likely to be read next.
+    pub(super) fn note_miss(&self, body: &Arc<Body>) {
+        self.counters.last_miss_ms.store(self.env.millis().max(1), Ordering::Relaxed);
+        if body.state.try_read().is_some_and(|s| s.size > SIBLING_MAX) {
+            return;
+        }
+        if let Ok(links) = self.tree.links_of(body.ino)
+            && let Some(link) = links.first()
+        {
+            let after = self.tree.cookie_of(link.parent, &link.name);
+            self.prefetch_folder(link.parent, after);
+        }
+    }
+
+    /// Fetches the small files of a folder after a cookie, a few at a time.
+    fn prefetch_folder(&self, dir: Ino, after: u64) {
+        if !self.counters.prefetching.lock().insert(dir) {
+            return; // one sweep of a folder at a time
+        }
+        let mut tokens = Vec::new();
+        let listed = self.tree.list(dir, after, |_, _, link| {
+            if link.kind == Kind::File
+                && let Ok(Some(inode)) = self.tree.find_inode(link.ino)
+                && inode.content.size <= SIBLING_MAX
+                && inode.local.dirty.is_none()
+                && let Version::Single { token } = &inode.content.version
+            {
+                tokens.push(token.clone());
+            }
+            tokens.len() < SIBLINGS
+        });
+        let (fetcher, counters) = (self.fetcher.clone(), self.counters.clone());
+        self.spawn(async move {
+            use futures_util::StreamExt;
+            if listed.is_ok() {
+                futures_util::stream::iter(tokens)
+                    .for_each_concurrent(16, |token| {
+                        let fetcher = fetcher.clone();
+                        async move {
+                            if !fetcher.has(&token) {
+                                drop(fetcher.fetch(&token).await);
+                            }
+                        }
+                    })
+                    .await;
+            }
+            counters.prefetching.lock().remove(&dir);
+        });
+    }
+}

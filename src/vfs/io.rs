@@ -1,0 +1,269 @@
+//! Reading, writing, truncating.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::body::{Body, Need, State};
+use super::error::{VfsError, VfsResult};
+use super::handles::Handle;
+use super::{Durability, Ino, Vfs};
+use crate::store::Token;
+
+/// How often an operation asks again for bytes that it has just fetched: more means that
+/// the content keeps changing under it or cannot be kept at all.
+const TRIES: usize = 64;
+
+/// Pieces of a punched or zeroed range.
+const ZEROS: usize = 1 << 20;
+
+impl Vfs {
+    /// Reads what is on this machine; `None` if the vault must be asked.
+    pub fn try_read(&self, fh: u64, offset: u64, size: u32) -> VfsResult<Option<Vec<u8>>> {
+        let handle = self.handle(fh)?;
+        let body = handle.body(fh)?;
+        let read = self.read_state(&body.state.read(), offset, size, &[]);
+        let read = read.map_err(|e| self.blame(body.ino, e))?;
+        match read {
+            Ok(bytes) => {
+                self.note_read(&handle, &body, offset, bytes.len());
+                Ok(Some(bytes))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Reads, from the vault if need be.
+    pub async fn read(self: Arc<Self>, fh: u64, offset: u64, size: u32) -> VfsResult<Vec<u8>> {
+        let handle = self.handle(fh)?;
+        let body = handle.body(fh)?;
+        self.note_miss(&body);
+        let mut held = Vec::new();
+        for _ in 0..TRIES {
+            let read = self.read_state(&body.state.read(), offset, size, &held);
+            match read.map_err(|e| self.blame(body.ino, e))? {
+                Ok(bytes) => {
+                    self.note_read(&handle, &body, offset, bytes.len());
+                    return Ok(bytes);
+                }
+                Err(need) => {
+                    self.note_read(&handle, &body, offset, size as usize);
+                    self.satisfy(body.ino, need, &mut held).await?;
+                }
+            }
+        }
+        Err(self.cannot_keep(body.ino))
+    }
+
+    /// The bytes, or what must be fetched first.
+    fn read_state(
+        &self,
+        state: &State,
+        offset: u64,
+        size: u32,
+        held: &[(Token, Bytes)],
+    ) -> VfsResult<Result<Vec<u8>, Need>> {
+        let len = state.size.saturating_sub(offset).min(u64::from(size)) as usize;
+        let mut out = vec![0; len];
+        match state.read(self, offset, &mut out, held)? {
+            None => Ok(Ok(out)),
+            Some(need) => Ok(Err(need)),
+        }
+    }
+
+    fn cannot_keep(&self, ino: Ino) -> VfsError {
+        let why = "fetched content could not be kept: is the cache directory full?".into();
+        VfsError::Local { what: self.name_of(ino), why }
+    }
+
+    /// Names the file in an error that was met under its lock.
+    pub(super) fn blame(&self, ino: Ino, error: VfsError) -> VfsError {
+        use VfsError as E;
+        match error {
+            E::StagingFull { why, .. } => E::StagingFull { what: self.name_of(ino), why },
+            E::Corrupt { what, why } if what == "open file" => {
+                E::Corrupt { what: self.name_of(ino), why }
+            }
+            E::Local { what, why } if what == "open file" => {
+                E::Local { what: self.name_of(ino), why }
+            }
+            other => other,
+        }
+    }
+
+    /// Writes if nothing must be waited for; `None` otherwise.
+    pub fn try_write(&self, fh: u64, offset: u64, data: &[u8]) -> VfsResult<Option<u32>> {
+        let handle = self.handle(fh)?;
+        let body = handle.writable(fh)?;
+        if handle.mode.sync {
+            return Ok(None);
+        }
+        match self.write_once(&handle, &body, offset, data, &[])? {
+            None => Ok(Some(written(data))),
+            Some(_) => Ok(None),
+        }
+    }
+
+    fn write_once(
+        &self,
+        handle: &Handle,
+        body: &Arc<Body>,
+        offset: u64,
+        data: &[u8],
+        held: &[(Token, Bytes)],
+    ) -> VfsResult<Option<Need>> {
+        let mut state = body.state.write();
+        let offset = if handle.mode.append { state.size } else { offset };
+        if offset.checked_add(data.len() as u64).is_none_or(|end| end > i64::MAX as u64) {
+            return Err(VfsError::TooLarge { what: self.name_of(body.ino) });
+        }
+        let need = state.write(self, body.ino, offset, data, held);
+        let need = need.map_err(|e| self.blame(body.ino, e))?;
+        let early = need.is_none() && self.wants_early_upload(&state, offset, data.len());
+        drop(state);
+        if early {
+            self.queue_early(body.ino);
+        }
+        Ok(need)
+    }
+
+    /// Writes, waiting for what must be read first (the rest of a partly written block).
+    pub async fn write(self: Arc<Self>, fh: u64, offset: u64, data: Vec<u8>) -> VfsResult<u32> {
+        let handle = self.handle(fh)?;
+        let body = handle.writable(fh)?;
+        let mut held = Vec::new();
+        for _ in 0..TRIES {
+            match self.write_once(&handle, &body, offset, &data, &held)? {
+                None => {
+                    if handle.mode.sync {
+                        self.commit_file(&body).await?;
+                    }
+                    return Ok(written(&data));
+                }
+                Some(need) => self.satisfy(body.ino, need, &mut held).await?,
+            }
+        }
+        Err(self.cannot_keep(body.ino))
+    }
+
+    /// Cuts or extends a file, opening its content for the time if need be.
+    pub(super) async fn truncate(&self, ino: Ino, size: u64) -> VfsResult<()> {
+        if size > i64::MAX as u64 {
+            return Err(VfsError::TooLarge { what: self.name_of(ino) });
+        }
+        let body = self.body(ino)?;
+        let mut held = Vec::new();
+        for _ in 0..TRIES {
+            let need = {
+                let mut state = body.state.write();
+                state.truncate(self, ino, size, &held).map_err(|e| self.blame(ino, e))?
+            };
+            match need {
+                None => {
+                    // With no handle open, no flush will follow: record it now.
+                    if body.state.read().writers == 0 {
+                        self.persist(&body)?;
+                        self.queue_upload(&body);
+                    }
+                    return Ok(());
+                }
+                Some(need) => self.satisfy(ino, need, &mut held).await?,
+            }
+        }
+        Err(self.cannot_keep(ino))
+    }
+
+    /// `fallocate(2)`: extends, or writes zeros over a range.
+    pub async fn fallocate(
+        self: Arc<Self>,
+        fh: u64,
+        offset: u64,
+        length: u64,
+        keep_size: bool,
+        punch: bool,
+    ) -> VfsResult<()> {
+        let handle = self.handle(fh)?;
+        let body = handle.writable(fh)?;
+        let size = body.state.read().size;
+        let end = offset.saturating_add(length);
+        self.staging
+            .check_room(if punch { 0 } else { length })
+            .map_err(|e| self.staging_error(body.ino, e))?;
+        if punch {
+            let end = if keep_size { end.min(size) } else { end };
+            return self.write_zeros(fh, offset, end).await;
+        }
+        if !keep_size && end > size {
+            self.truncate(body.ino, end).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_zeros(self: &Arc<Self>, fh: u64, from: u64, to: u64) -> VfsResult<()> {
+        let mut at = from;
+        while at < to {
+            let len = (to - at).min(ZEROS as u64) as usize;
+            self.clone().write(fh, at, vec![0; len]).await?;
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    /// `SEEK_DATA` and `SEEK_HOLE`: all of a file is data, up to its end.
+    pub fn lseek(&self, fh: u64, offset: i64, hole: bool) -> VfsResult<u64> {
+        let handle = self.handle(fh)?;
+        let size = handle.body(fh)?.state.read().size;
+        match u64::try_from(offset) {
+            Ok(at) if at < size => Ok(if hole { size } else { at }),
+            _ => Err(VfsError::NoData { fh }),
+        }
+    }
+
+    /// After a close or a truncation: content and size survive the process.
+    pub(super) fn persist(&self, body: &Body) -> VfsResult<()> {
+        let mut state = body.state.write();
+        if state.persisted == state.generation || state.discarded {
+            return Ok(());
+        }
+        self.record_body(body.ino, &mut state)?;
+        state.persisted = state.generation;
+        Ok(())
+    }
+
+    /// `close(2)` of one descriptor.
+    pub async fn flush(self: Arc<Self>, fh: u64) -> VfsResult<()> {
+        let handle = self.handle(fh)?;
+        let Ok(body) = handle.body(fh) else { return Ok(()) };
+        if !handle.mode.write {
+            return Ok(());
+        }
+        self.persist(&body)?;
+        if self.config.durability == Durability::Close && body.state.read().dirty {
+            return self.commit_file(&body).await;
+        }
+        Ok(())
+    }
+
+    /// `fsync(2)`.
+    pub async fn fsync(self: Arc<Self>, fh: u64, _datasync: bool) -> VfsResult<()> {
+        let handle = self.handle(fh)?;
+        let body = handle.body(fh)?;
+        self.persist(&body)?;
+        match self.config.durability {
+            Durability::Local => Ok(self.tree.sync()?),
+            Durability::Fsync | Durability::Close => self.commit_file(&body).await,
+        }
+    }
+
+    /// `fsync(2)` of a directory: its names are committed.
+    pub async fn fsyncdir(self: Arc<Self>, _ino: Ino) -> VfsResult<()> {
+        match self.config.durability {
+            Durability::Local => Ok(self.tree.sync()?),
+            Durability::Fsync | Durability::Close => self.publish_now().await,
+        }
+    }
+}
+
+fn written(data: &[u8]) -> u32 {
+    u32::try_from(data.len()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,191 @@
+//! The local record of content that waits for the vault, and picking it up again.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::body::{Body, Chunk, Overlay, State};
+use super::error::{VfsError, VfsResult};
+use super::{Ino, Vfs};
+use crate::catalog::{DirtyKind, Inode, Kind, keys};
+use crate::content::staging::StagingError;
+use crate::db::{Space, decode, encode};
+
+impl Vfs {
+    /// Records a file's content state, its small content itself, and its times.
+    pub(super) fn record_body(&self, ino: Ino, state: &mut State) -> VfsResult<()> {
+        let mut txn = self.tree.begin();
+        let Some(mut inode) = txn.find_inode(ino)? else { return Ok(()) };
+        inode.local.dirty = state.record();
+        if inode.local.nlink > 0 {
+            txn.touch_inode(&mut inode)?;
+        }
+        if let Some(mtime) = state.mtime.take() {
+            inode.attrs.mtime = mtime;
+        }
+        if let Overlay::Small(bytes) = &state.overlay {
+            txn.raw(Space::Data, keys::waiting(ino), Some(bytes.clone()));
+        }
+        if state.dirty {
+            txn.raw(Space::Meta, keys::waiting(ino), Some(Vec::new()));
+        }
+        txn.put_inode(inode);
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Records that a chunk is staged in the blob of this name.
+    pub(super) fn record_chunk(&self, ino: Ino, index: u32, name: &str) -> VfsResult<()> {
+        let mut batch = self.tree.db().batch();
+        batch.put(Space::Meta, &keys::chunk(ino, index), &encode(&name.to_owned()));
+        Ok(batch.commit()?)
+    }
+
+    /// Gives up a staged chunk.
+    pub(super) fn drop_chunk(&self, ino: Ino, index: u32, chunk: &Chunk) -> VfsResult<()> {
+        let mut batch = self.tree.db().batch();
+        batch.remove(Space::Meta, &keys::chunk(ino, index));
+        batch.commit()?;
+        self.staging.remove(&chunk.name, chunk.bytes);
+        Ok(())
+    }
+
+    /// Counts what a chunk has grown by, and has it synced with the next group commit.
+    pub(super) fn account(&self, chunk: &mut Chunk) -> VfsResult<()> {
+        let blob_error = |e| VfsError::from_blob(self.name_of_open(), e);
+        let now = chunk.blob.allocated_bytes().map_err(blob_error)?;
+        self.staging.account(now.cast_signed() - chunk.bytes.cast_signed());
+        chunk.bytes = now;
+        self.staging.note_written(&chunk.name, &chunk.blob);
+        Ok(())
+    }
+
+    pub(super) fn staging_error(&self, ino: Ino, error: StagingError) -> VfsError {
+        VfsError::from_staging(self.name_of(ino), error)
+    }
+
+    /// A file's content as the local database describes it.
+    pub(super) fn load_body(&self, ino: Ino) -> VfsResult<Body> {
+        let inode = self.tree.inode(ino)?;
+        if inode.kind != Kind::File {
+            return Err(VfsError::Invalid { what: self.name_of(ino), why: "not a file" });
+        }
+        let Some(dirty) = &inode.local.dirty else {
+            return Ok(Body::new(ino, inode.content.clone()));
+        };
+        let body = Body::new(ino, dirty.base.clone());
+        {
+            let mut state = body.state.write();
+            state.overlay = match dirty.kind {
+                DirtyKind::Small => Overlay::Small(self.small_content(&inode)?),
+                DirtyKind::Chunks => Overlay::Chunks(self.staged_chunks(ino)?),
+            };
+            state.size = dirty.size;
+            state.base_len = dirty.base_len;
+            state.dirty = true;
+            state.generation = 1;
+            state.persisted = 1;
+        }
+        Ok(body)
+    }
+
+    fn small_content(&self, inode: &Inode) -> VfsResult<Vec<u8>> {
+        let stored = self.tree.db().get(Space::Data, &keys::waiting(inode.ino))?;
+        stored.ok_or_else(|| VfsError::Corrupt {
+            what: self.name_of(inode.ino),
+            why: "its content is missing from the local database".into(),
+        })
+    }
+
+    fn staged_chunks(&self, ino: Ino) -> VfsResult<BTreeMap<u32, Chunk>> {
+        let prefix = keys::chunks(ino);
+        let mut named = Vec::new();
+        self.tree.db().scan(&prefix, &prefix, |key, value| {
+            let mut index = [0; 4];
+            index.copy_from_slice(&key[9..13]);
+            named.push((u32::from_be_bytes(index), decode::<String>(&value)?));
+            Ok(true)
+        })?;
+        let mut chunks = BTreeMap::new();
+        for (index, name) in named {
+            let blob = self.staging.reopen(&name).map_err(|e| self.staging_error(ino, e))?;
+            let bytes =
+                blob.allocated_bytes().map_err(|e| VfsError::from_blob(self.name_of(ino), e))?;
+            chunks.insert(index, Chunk { name, blob, bytes, generation: 1 });
+        }
+        Ok(chunks)
+    }
+
+    /// After a start: sweeps what nobody names, gives up files that were removed while
+    /// open, and queues everything that still waits for the vault.
+    pub(super) fn recover(&self) -> VfsResult<()> {
+        let mut named = HashSet::new();
+        let mut staged = 0u64;
+        self.tree.db().scan(keys::CHUNKS, keys::CHUNKS, |_, value| {
+            named.insert(decode::<String>(&value)?);
+            Ok(true)
+        })?;
+        for name in &named {
+            let path = self.staging.dir().join(name);
+            staged += std::fs::metadata(path).map_or(0, |m| {
+                use std::os::unix::fs::MetadataExt;
+                m.blocks() * 512
+            });
+        }
+        self.staging.account(staged.cast_signed());
+        self.staging.sweep(&named);
+        self.purge_orphans()?;
+        let mut waiting = Vec::new();
+        self.tree.db().scan(keys::WAITING, keys::WAITING, |key, _| {
+            waiting.push(keys::number(key, 1));
+            Ok(true)
+        })?;
+        for ino in waiting {
+            match self.tree.find_inode(ino)? {
+                Some(inode) if inode.local.unwanted => {}
+                Some(inode) if inode.local.dirty.is_some() => self.queue.add(ino, inode.size()),
+                _ => self.forget_waiting(ino)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn purge_orphans(&self) -> VfsResult<()> {
+        let mut orphans = Vec::new();
+        self.tree.db().scan(keys::ORPHANS, keys::ORPHANS, |key, _| {
+            orphans.push(keys::number(key, 1));
+            Ok(true)
+        })?;
+        for ino in orphans {
+            let inode = self.tree.find_inode(ino)?;
+            if inode.is_some_and(|i| i.local.nlink == 0) {
+                for (index, chunk) in self.staged_chunks(ino)? {
+                    self.drop_chunk(ino, index, &chunk)?;
+                }
+                self.tree.purge(ino, self.trash_ms())?;
+            }
+            let mut batch = self.tree.db().batch();
+            batch.remove(Space::Meta, &keys::orphan(ino));
+            batch.commit()?;
+        }
+        Ok(())
+    }
+
+    fn forget_waiting(&self, ino: Ino) -> VfsResult<()> {
+        let mut batch = self.tree.db().batch();
+        batch.remove(Space::Meta, &keys::waiting(ino));
+        batch.remove(Space::Data, &keys::waiting(ino));
+        Ok(batch.commit()?)
+    }
+
+    /// After a local start: the vault's catalog. A new state directory needs it; an old one
+    /// goes on without, and looks again in the background.
+    pub(super) async fn first_look(&self) -> VfsResult<()> {
+        let known = self.tree.db().contains(Space::Meta, &keys::meta("followed"))?;
+        if known {
+            return Ok(());
+        }
+        self.look().await?;
+        // A vault without a catalog of this key may hold other clients' files: show them
+        // before the mount answers, as far as the listing goes.
+        self.look_for_files().await
+    }
+}

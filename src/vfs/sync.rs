@@ -1,0 +1,186 @@
+//! Waiting for the vault: `fsync`, `sync`, unmount.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Vfs;
+use super::body::Body;
+use super::error::{VfsError, VfsResult};
+use crate::db::Space;
+
+/// How often progress is told.
+const PROGRESS: Duration = Duration::from_millis(100);
+
+/// A sync without a deadline gives up when files fail and nothing has moved for this many
+/// operation deadlines.
+const PATIENCE: u32 = 2;
+
+/// What is still to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SyncProgress {
+    /// Files.
+    pub files_left: u64,
+    /// Their bytes.
+    pub bytes_left: u64,
+    /// Catalog records.
+    pub records_left: u64,
+}
+
+/// How a drain ended.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct DrainReport {
+    /// Files that did not reach the vault; they are kept in the state directory.
+    pub files_left: u64,
+    /// Their bytes.
+    pub bytes_left: u64,
+    /// Catalog records that did not.
+    pub records_left: u64,
+    /// Why, if something is left.
+    pub reason: Option<String>,
+}
+
+impl Vfs {
+    /// Files and bytes whose content waits for the vault, open ones included.
+    pub(super) fn left(&self) -> (u64, u64) {
+        let (mut files, mut bytes) = self.queue.left();
+        let open: Vec<_> = self.bodies.lock().values().cloned().collect();
+        for body in open {
+            let Some(state) = body.state.try_read() else { continue };
+            if state.dirty && state.writers > 0 && !self.queue.holds(body.ino) {
+                files += 1;
+                bytes += state.size;
+            }
+        }
+        (files, bytes)
+    }
+
+    /// One file and its record are in the vault.
+    pub(super) async fn commit_file(self: &Arc<Self>, body: &Arc<Body>) -> VfsResult<()> {
+        let inode = self.tree.inode(body.ino)?;
+        if inode.local.unwanted || inode.local.nlink == 0 {
+            return Ok(self.tree.sync()?); // never goes to the vault
+        }
+        let wanted = body.state.read().generation;
+        loop {
+            self.upload(body, true).await?;
+            let state = body.state.read();
+            // Writes that came after the call may go on: what was there then is committed.
+            if !state.dirty || state.committed >= wanted {
+                break;
+            }
+        }
+        self.counters.clear_failure(body.ino);
+        self.publish_now().await?;
+        let pending = crate::catalog::keys::outbox_inode(body.ino);
+        if self.tree.db().contains(Space::Meta, &pending)? && !body.state.read().dirty {
+            self.publish_now().await?;
+        }
+        Ok(())
+    }
+
+    /// Everything is in the vault, or an error says what is not.
+    pub async fn sync_all(
+        self: Arc<Self>,
+        deadline: Option<Duration>,
+        progress: Arc<dyn Fn(SyncProgress) + Send + Sync>,
+    ) -> VfsResult<()> {
+        let started = Instant::now();
+        let mut moved = Instant::now();
+        let mut before = SyncProgress::default();
+        loop {
+            self.hurry_everything()?;
+            let (files_left, bytes_left) = self.left();
+            let mut refused = None;
+            if files_left == 0 {
+                refused = self.publish_now().await.err(); // may be passing: see `stuck`
+            }
+            let records_left = self.remote.outbox_len(u64::MAX)?;
+            let now = SyncProgress { files_left, bytes_left, records_left };
+            progress(now);
+            if files_left == 0 && records_left == 0 {
+                return Ok(self.tree.sync()?);
+            }
+            if now != before {
+                (before, moved) = (now, Instant::now());
+            }
+            let stuck = moved.elapsed() > self.config.deadline * PATIENCE;
+            if stuck || deadline.is_some_and(|d| started.elapsed() > d) {
+                return Err(self.not_all(now, refused));
+            }
+            let woken = self.queue.changed.notified();
+            if tokio::time::timeout(PROGRESS, woken).await.is_ok() && files_left == 0 {
+                tokio::time::sleep(PROGRESS).await; // nothing to wait for but the outbox
+            }
+        }
+    }
+
+    fn not_all(&self, left: SyncProgress, refused: Option<VfsError>) -> VfsError {
+        let cause = refused.or_else(|| self.counters.has_failures());
+        let why = format!(
+            "{} files ({} bytes) and {} records have not reached the vault; they are kept on this machine{}",
+            left.files_left,
+            left.bytes_left,
+            left.records_left,
+            cause.map(|e| format!(": {e}")).unwrap_or_default()
+        );
+        VfsError::TimedOut { what: "sync".into(), why }
+    }
+
+    /// Makes everything due that waits, open files included: `close` returns before the
+    /// kernel tells us of the release, so open handles may be closed ones.
+    fn hurry_everything(&self) -> VfsResult<()> {
+        let bodies: Vec<_> = self.bodies.lock().values().cloned().collect();
+        for body in bodies {
+            let (dirty, size, uploading) = {
+                let state = body.state.read();
+                (state.dirty && !state.discarded, state.size, state.uploading)
+            };
+            if !dirty {
+                continue;
+            }
+            self.persist(&body)?;
+            let unwanted = self.tree.find_inode(body.ino)?.is_none_or(|i| i.local.unwanted);
+            if !unwanted && !uploading && !self.queue.holds(body.ino) {
+                self.queue.set(body.ino, size, Duration::ZERO);
+            }
+        }
+        self.queue.hurry();
+        Ok(())
+    }
+
+    /// Drains within `deadline`, stops the background, closes the local database.
+    pub async fn shutdown(self: Arc<Self>, deadline: Duration) -> DrainReport {
+        self.closing.store(true, Ordering::SeqCst);
+        let mut report = DrainReport::default();
+        if !self.config.read_only {
+            let quiet = Arc::new(|_: SyncProgress| ());
+            let drained = tokio::time::timeout(
+                deadline + self.config.deadline,
+                self.clone().sync_all(Some(deadline), quiet),
+            )
+            .await;
+            report.reason = match drained {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("the drain took too long".into()),
+            };
+        }
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            task.abort();
+            drop(task.await);
+        }
+        (report.files_left, report.bytes_left) = self.left();
+        report.records_left = self.remote.outbox_len(u64::MAX).unwrap_or(0);
+        if report.files_left == 0 && report.records_left == 0 {
+            report.reason = None;
+        }
+        if let Err(error) = self.tree.db().close() {
+            tracing::error!(%error, "the local database could not be closed");
+        }
+        report
+    }
+}

@@ -1,0 +1,623 @@
+//! One upload: a consistent snapshot of a file goes to the vault, then into the catalog.
+//!
+//! Invariants
+//! * What is committed is the content of one instant: the whole file is read under its
+//!   lock (one token), or all parts were read at a moment when no later write had
+//!   touched any of them (split). A file that keeps changing is frozen for the last
+//!   round, so that this ends.
+//! * The payload is acknowledged before the catalog names it, and the catalog names it
+//!   before the old tokens may go.
+//! * Writes that came after the snapshot stay: the overlay is dropped only where nothing
+//!   changed since.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::body::{Body, Chunk, Overlay, State, pieces};
+use super::error::{VfsError, VfsResult};
+use super::xattrs::{EXTENSION, risk_of};
+use super::{Ino, Vfs};
+use crate::catalog::merge::keep_lost;
+use crate::catalog::record::truncate_utf8;
+use crate::catalog::{Content, Inode, Version, keys};
+use crate::content::CHUNK;
+use crate::content::blob::BLOCK;
+use crate::content::manifest::{Manifest, part_count, part_len};
+use crate::crypto::IV_LEN;
+use crate::db::Space;
+use crate::store::{FileMeta, Payload, Token};
+
+/// Rounds of uploading parts that changed meanwhile before the file is frozen.
+const ROUNDS: usize = 3;
+
+/// Parts of one file under way at once.
+const PARTS_AT_ONCE: usize = 4;
+
+/// Longest context and file name sent (protocol E.2), in bytes.
+const META_LIMIT: usize = 255;
+
+/// A part that is in the vault, and the generation of the file whose bytes it holds.
+#[derive(Clone, Debug)]
+struct Sent {
+    token: Token,
+    generation: u64,
+    len: u64,
+}
+
+/// What a snapshot was taken of.
+struct Snapshot {
+    generation: u64,
+    size: u64,
+}
+
+impl Vfs {
+    /// Uploads a file if it is dirty. `to_the_end`: also parts that are being written.
+    pub(super) async fn upload(
+        self: &Arc<Self>,
+        body: &Arc<Body>,
+        to_the_end: bool,
+    ) -> VfsResult<()> {
+        let _one = body.upload.lock().await;
+        let size = {
+            let mut state = body.state.write();
+            if !state.dirty || state.discarded {
+                return Ok(());
+            }
+            state.uploading = true;
+            state.size
+        };
+        let split = self.config.split_above.is_some_and(|limit| size > limit);
+        let result = match split {
+            true => self.upload_parts(body, to_the_end).await,
+            false => self.upload_whole(body).await,
+        };
+        let mut state = body.state.write();
+        state.uploading = false;
+        state.frozen = false;
+        match &result {
+            Ok(()) => state.failure = None,
+            Err(error) => state.failure = Some(error.clone()),
+        }
+        drop(state);
+        body.changed.notify_waiters();
+        result
+    }
+
+    async fn upload_whole(self: &Arc<Self>, body: &Arc<Body>) -> VfsResult<()> {
+        let size = body.state.read().size;
+        let _room = self.fetcher.reserve(size + 64).await;
+        let (snapshot, mut buffer) = self.snapshot(body, 0, None).await?;
+        let plain = (snapshot.size <= CHUNK).then(|| Bytes::copy_from_slice(&buffer[IV_LEN..]));
+        self.remote.cipher.seal_in_place(&mut buffer);
+        let token = self.store_visible(body.ino, snapshot.size, buffer.into()).await?;
+        if let Some(plain) = plain {
+            self.fetcher.keep(&token, plain).await;
+        }
+        let version = Version::Single { token };
+        self.commit_version(body, &snapshot, version, &[], &BTreeMap::new())
+    }
+
+    /// Reads a range (all, if `len` is `None`) under the lock, with room for the IV in
+    /// front; fetches what is missing first.
+    async fn snapshot(
+        &self,
+        body: &Body,
+        offset: u64,
+        len: Option<u64>,
+    ) -> VfsResult<(Snapshot, Vec<u8>)> {
+        let mut held = Vec::new();
+        loop {
+            let need = {
+                let mut state = body.state.write();
+                state.low_water = state.size;
+                let state = parking_lot::RwLockWriteGuard::downgrade(state);
+                let wanted = len.unwrap_or(state.size).min(state.size.saturating_sub(offset));
+                let mut buffer = Vec::with_capacity(IV_LEN + wanted as usize + 16);
+                buffer.resize(IV_LEN + wanted as usize, 0);
+                let out = &mut buffer[IV_LEN..];
+                match state.read(self, offset, out, &held).map_err(|e| self.blame(body.ino, e))? {
+                    None => {
+                        let (generation, size) = (state.generation, state.size);
+                        return Ok((Snapshot { generation, size }, buffer));
+                    }
+                    Some(need) => need,
+                }
+            };
+            self.satisfy(body.ino, need, &mut held).await?;
+        }
+    }
+
+    /// Seals and stores under the file's own name; remembers the attempt, so that its
+    /// remains can be found.
+    async fn store_visible(&self, ino: Ino, size: u64, sealed: Bytes) -> VfsResult<Token> {
+        let inode = self.tree.inode(ino)?;
+        let (file_name, context) = self.meta_names(&inode);
+        let extension = match inode.xattr(EXTENSION) {
+            Some(set) => String::from_utf8_lossy(set).into_owned(),
+            None => extension_of(&file_name),
+        };
+        let meta = FileMeta { file_name, extension, context, path: "/".into(), size };
+        let token = self.store_marked(&meta, sealed).await.map_err(|e| self.blame_put(ino, e))?;
+        self.note_known_as(ino, &token, meta.file_name, meta.context)?;
+        if let Some(risk) = risk_of(&inode)
+            && let Err(error) = self.remote.store.set_risk(&token, &risk).await
+        {
+            tracing::warn!(%error, "risk meta could not be set with the upload; trying again later");
+            self.want_alignment(ino)?;
+        }
+        Ok(token)
+    }
+
+    fn blame_put(&self, ino: Ino, error: VfsError) -> VfsError {
+        match error {
+            VfsError::Stale { .. } => VfsError::Stale { what: self.name_of(ino) },
+            other => other,
+        }
+    }
+
+    /// Stores with a recorded mark: until the catalog names the token, a crash leaves a
+    /// trace by which the next start deletes it.
+    pub(super) async fn store_marked(&self, meta: &FileMeta, sealed: Bytes) -> VfsResult<Token> {
+        let mark = self.remote.keys.mark(&*self.env.random);
+        let intent = keys::intent(&mark);
+        let mut batch = self.tree.db().batch();
+        batch.store(&intent, &(meta.context.clone(), meta.file_name.clone()));
+        batch.commit()?;
+        let bytes = sealed.len() as u64;
+        let what = || format!("{}/{}", meta.context, meta.file_name);
+        self.counters.add_mark(&mark);
+        let put = self.remote.store.put(meta, &mark, Payload::Bytes(sealed)).await;
+        self.counters.drop_mark(&mark);
+        let token = put.map_err(|e| VfsError::from_store(what(), &e))?;
+        self.counters.uploaded.fetch_add(bytes, Ordering::Relaxed);
+        let mut batch = self.tree.db().batch();
+        batch.remove(Space::Meta, &intent);
+        // Known before the catalog names it: never shown as another client's.
+        batch.store(&keys::token(&self.tree.token_tag(&token)), &0u64);
+        batch.commit()?;
+        Ok(token)
+    }
+
+    async fn upload_parts(self: &Arc<Self>, body: &Arc<Body>, to_the_end: bool) -> VfsResult<()> {
+        let part_size = self.part_size_of(&body.state.read());
+        let mut sent: BTreeMap<u64, Sent> = self.sent_parts(body.ino)?;
+        for round in 0.. {
+            let snapshot = self.round_start(body, round >= ROUNDS)?;
+            let count = part_count(snapshot.size, part_size);
+            let todo = self.parts_to_send(body, &sent, part_size, count)?;
+            let writing = body.state.read().writers > 0 && !to_the_end;
+            self.send_parts(body, part_size, todo, &mut sent, writing).await?;
+            if writing && round == 0 && self.is_being_written(body, &snapshot) {
+                return Ok(()); // the rest follows when the writer is done
+            }
+            let still = body.state.read().generation == snapshot.generation;
+            if still {
+                return self.commit_parts(body, &snapshot, part_size, &sent).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_being_written(&self, body: &Body, snapshot: &Snapshot) -> bool {
+        let state = body.state.read();
+        state.generation != snapshot.generation
+            || state.last_change.elapsed() < std::time::Duration::from_secs(5)
+    }
+
+    fn part_size_of(&self, state: &State) -> u64 {
+        match &state.base.version {
+            Version::Parts { part_size, .. } => *part_size,
+            _ => self.config.part_size,
+        }
+    }
+
+    fn round_start(&self, body: &Body, freeze: bool) -> VfsResult<Snapshot> {
+        let mut state = body.state.write();
+        if state.discarded {
+            return Err(VfsError::Closing { what: "deleted file".into() });
+        }
+        state.frozen = freeze;
+        state.low_water = state.size;
+        Ok(Snapshot { generation: state.generation, size: state.size })
+    }
+
+    /// Parts of the committed version that the overlay does not touch stay; the others, and
+    /// those that changed since they were sent, must go.
+    fn parts_to_send(
+        &self,
+        body: &Body,
+        sent: &BTreeMap<u64, Sent>,
+        part_size: u64,
+        count: u64,
+    ) -> VfsResult<Vec<u64>> {
+        let state = body.state.read();
+        let mut todo = Vec::new();
+        for index in 0..count {
+            let touched = self.part_touched(&state, part_size, index)?;
+            let len = part_len(state.size, part_size, index);
+            let fresh = sent
+                .get(&index)
+                .is_some_and(|s| s.len == len && touched.is_none_or(|t| s.generation >= t));
+            if !fresh && (touched.is_some() || !self.base_has_part(&state, part_size, index, len)) {
+                todo.push(index);
+            }
+        }
+        Ok(todo)
+    }
+
+    /// The newest generation that touched a part's range; `None` if the overlay has no
+    /// block in it.
+    fn part_touched(&self, state: &State, part_size: u64, index: u64) -> VfsResult<Option<u64>> {
+        let Overlay::Chunks(chunks) = &state.overlay else { return Ok(Some(state.generation)) };
+        let len = part_len(state.size, part_size, index);
+        let mut newest = None;
+        for piece in pieces(index * part_size, len, CHUNK) {
+            let Some(chunk) = chunks.get(&piece.index32()) else { continue };
+            let whole = piece.within == 0
+                && (piece.len as u64 == CHUNK || piece.offset + piece.len as u64 == state.size);
+            if whole {
+                newest = newest.max(Some(chunk.generation)); // the part is the chunk
+                continue;
+            }
+            let block = BLOCK as u64;
+            let first = piece.within / block;
+            let last = (piece.within + piece.len as u64).div_ceil(block);
+            let present = chunk.blob.present(first..last);
+            if !present.map_err(|e| VfsError::from_blob(self.name_of(0), e))?.is_none() {
+                newest = newest.max(Some(chunk.generation));
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Whether the committed version has this very part: same place, same length, all of it
+    /// still shown.
+    fn base_has_part(&self, state: &State, part_size: u64, index: u64, len: u64) -> bool {
+        let Version::Parts { part_size: base_size, .. } = &state.base.version else {
+            return false;
+        };
+        *base_size == part_size
+            && part_len(state.base.size, part_size, index) == len
+            && state.base_len >= index * part_size + len
+    }
+
+    async fn send_parts(
+        self: &Arc<Self>,
+        body: &Arc<Body>,
+        part_size: u64,
+        todo: Vec<u64>,
+        sent: &mut BTreeMap<u64, Sent>,
+        writing: bool,
+    ) -> VfsResult<()> {
+        // While the file is written, its last part is not finished.
+        let finished = |index: &u64| !writing || (index + 1) * part_size < body.state.read().size;
+        let todo: Vec<_> = todo.into_iter().filter(finished).collect();
+        let mut going = stream::iter(todo)
+            .map(|index| self.send_part(body, part_size, index))
+            .buffer_unordered(PARTS_AT_ONCE);
+        while let Some((index, part)) = going.try_next().await? {
+            if let Some(old) = sent.insert(index, part.clone()) {
+                self.discard_now(&old.token)?;
+            }
+            self.record_sent(body.ino, index, &part)?;
+        }
+        Ok(())
+    }
+
+    async fn send_part(
+        self: &Arc<Self>,
+        body: &Arc<Body>,
+        part_size: u64,
+        index: u64,
+    ) -> VfsResult<(u64, Sent)> {
+        let _room = self.fetcher.reserve(part_size * 2).await;
+        let (snapshot, mut buffer) =
+            self.snapshot(body, index * part_size, Some(part_size)).await?;
+        let len = (buffer.len() - IV_LEN) as u64;
+        self.remote.cipher.seal_in_place(&mut buffer);
+        let meta = FileMeta {
+            file_name: format!("{:016x}-{index:08x}", body.ino),
+            extension: String::new(),
+            context: self.remote.paths.parts(),
+            path: "/".into(),
+            size: len,
+        };
+        let token = self.store_marked(&meta, buffer.into()).await?;
+        Ok((index, Sent { token, generation: snapshot.generation, len }))
+    }
+
+    async fn commit_parts(
+        self: &Arc<Self>,
+        body: &Arc<Body>,
+        snapshot: &Snapshot,
+        part_size: u64,
+        sent: &BTreeMap<u64, Sent>,
+    ) -> VfsResult<()> {
+        let count = part_count(snapshot.size, part_size);
+        let (base, base_len) = {
+            let state = body.state.read();
+            (state.base.clone(), state.base_len)
+        };
+        let mut parts = Vec::with_capacity(count as usize);
+        let mut replaced = Vec::new();
+        for index in 0..count.max(base_parts(&base)) {
+            let old = self.base_part(&base, base_len, index).await?;
+            match (sent.get(&index), old) {
+                (Some(sent), old) if index < count => {
+                    parts.push(sent.token.clone());
+                    replaced.extend(old);
+                }
+                (None, Some(old)) if index < count => parts.push(old),
+                (_, Some(old)) => replaced.push(old),
+                (_, None) if index < count => {
+                    let why = format!("part {index} is neither staged nor in the vault");
+                    return Err(VfsError::Corrupt { what: self.name_of(body.ino), why });
+                }
+                (_, None) => {}
+            }
+        }
+        let manifest = Manifest::new(snapshot.size, part_size, parts.clone());
+        let sealed = self.remote.cipher.seal(&manifest.to_bytes());
+        let token = self.store_visible(body.ino, snapshot.size, sealed.into()).await?;
+        self.record_parts(&token, &parts)?;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let version = Version::Parts { manifest: token, part_size, count };
+        // A staged chunk that is exactly one part becomes the cache's by a rename.
+        let own = sent.iter().filter(|_| part_size == CHUNK);
+        let own = own.filter_map(|(i, s)| Some((u32::try_from(*i).ok()?, s.clone()))).collect();
+        self.commit_version(body, snapshot, version, &replaced, &own)?;
+        self.forget_sent(body.ino)
+    }
+
+    async fn base_part(
+        &self,
+        base: &Content,
+        _base_len: u64,
+        index: u64,
+    ) -> VfsResult<Option<Token>> {
+        let Version::Parts { manifest, count, .. } = &base.version else { return Ok(None) };
+        if index >= u64::from(*count) {
+            return Ok(None);
+        }
+        if let Some(token) = self.part(manifest, index)? {
+            return Ok(Some(token));
+        }
+        let parts = self.all_parts(manifest).await?;
+        self.record_parts(manifest, &parts)?;
+        Ok(parts.get(index as usize).cloned())
+    }
+
+    /// Makes an uploaded version the file's content, in one change of the local database.
+    fn commit_version(
+        &self,
+        body: &Body,
+        snapshot: &Snapshot,
+        version: Version,
+        replaced: &[Token],
+        adopted: &BTreeMap<u32, Sent>,
+    ) -> VfsResult<()> {
+        let mut state = body.state.write();
+        if state.discarded {
+            if let Some(token) = version.token() {
+                self.discard_now(token)?;
+            }
+            return Ok(());
+        }
+        let unchanged = state.generation == snapshot.generation;
+        let mut txn = self.tree.begin();
+        let Some(mut inode) = txn.find_inode(body.ino)? else { return Ok(()) };
+        let stamp = txn.stamp();
+        let concurrent = inode.content.stamp != state.base.stamp;
+        let seen = state.base.lineage();
+        let content = Content { stamp, size: snapshot.size, version, seen };
+        let old = std::mem::replace(&mut inode.content, content.clone());
+        if concurrent && !content.covers(&old) {
+            keep_lost(&mut txn, &inode, old)?;
+        } else {
+            let manifest = matches!(old.version, Version::Parts { .. });
+            let still_split = matches!(content.version, Version::Parts { .. });
+            if let Some(token) = old.version.token() {
+                txn.discard_token(token, manifest && !still_split, self.trash_ms());
+            }
+            for token in replaced {
+                txn.discard_token(token, false, self.trash_ms());
+            }
+        }
+        if let Some(token) = content.version.token() {
+            txn.know_token(token, body.ino);
+        }
+        txn.adopt(&mut inode)?;
+        let dropped = self.rebase(&mut state, content, snapshot, unchanged);
+        inode.local.dirty = state.record();
+        if let Some(mtime) = state.mtime.filter(|_| unchanged) {
+            inode.attrs.mtime = mtime;
+            state.mtime = None;
+        }
+        if unchanged {
+            txn.raw(Space::Meta, keys::waiting(body.ino), None);
+            txn.raw(Space::Data, keys::waiting(body.ino), None);
+            state.persisted = state.generation;
+        }
+        for (index, _) in &dropped {
+            txn.raw(Space::Meta, keys::chunk(body.ino, *index), None);
+        }
+        if inode.local.nlink > 0 {
+            txn.publish_inode(body.ino);
+        }
+        txn.put_inode(inode);
+        txn.commit()?;
+        drop(state);
+        for (index, chunk) in dropped {
+            self.retire_chunk(chunk, adopted.get(&index));
+        }
+        self.want_publish();
+        if !unchanged {
+            let size = body.state.read().size;
+            self.queue.set(body.ino, size, std::time::Duration::from_secs(1));
+        }
+        Ok(())
+    }
+
+    /// A chunk whose bytes are in the vault: the cache takes it over if it is one whole part.
+    fn retire_chunk(&self, chunk: Chunk, part: Option<&Sent>) {
+        let blocks = part.map_or(0, |p| p.len.div_ceil(BLOCK as u64));
+        if let Some(part) = part
+            && chunk.blob.is_complete(blocks).unwrap_or(false)
+        {
+            self.staging.release(&chunk.name, chunk.bytes);
+            self.cache.adopt(part.token.as_str(), 0, &chunk.blob, blocks);
+        } else {
+            self.staging.remove(&chunk.name, chunk.bytes);
+        }
+    }
+
+    /// Puts the committed version under the overlay; gives the chunks that are done with.
+    fn rebase(
+        &self,
+        state: &mut State,
+        content: Content,
+        snapshot: &Snapshot,
+        unchanged: bool,
+    ) -> Vec<(u32, Chunk)> {
+        state.base = content;
+        state.committed = snapshot.generation;
+        if unchanged {
+            state.base_len = snapshot.size;
+            state.dirty = false;
+            return match std::mem::take(&mut state.overlay) {
+                Overlay::Chunks(chunks) => chunks.into_iter().collect(),
+                Overlay::Small(_) | Overlay::None => Vec::new(),
+            };
+        }
+        let Overlay::Chunks(chunks) = &mut state.overlay else { return Vec::new() };
+        // Every block that the snapshot saw is in the new base; what was cut off since is not.
+        state.base_len = snapshot.size.min(state.low_water);
+        let done: Vec<u32> = chunks
+            .iter()
+            .filter(|(_, chunk)| chunk.generation <= snapshot.generation)
+            .map(|(index, _)| *index)
+            .collect();
+        done.into_iter().filter_map(|index| Some((index, chunks.remove(&index)?))).collect()
+    }
+
+    /// The file name and context that the service is given: the last component, and the
+    /// folder path (`/` for the root), each cut to what every server takes.
+    pub(super) fn meta_names(&self, inode: &Inode) -> (String, String) {
+        let path = match self.tree.path_of(inode.ino) {
+            Ok(Some(path)) => path,
+            _ => format!("{:016x}", inode.ino).into_bytes(),
+        };
+        let (context, name) = match path.iter().rposition(|&b| b == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&b"/"[..], &path[..]),
+        };
+        (lossy(name), self.short_context(context))
+    }
+
+    fn short_context(&self, context: &[u8]) -> String {
+        if context.len() <= META_LIMIT {
+            return lossy(context);
+        }
+        let tag = self.remote.keys.tag("long-context", context);
+        let mark: String = tag[..8].iter().map(|b| format!("{b:02x}")).collect();
+        format!("{}~{mark}", lossy(truncate_utf8(context, META_LIMIT - 17)))
+    }
+
+    fn note_known_as(
+        &self,
+        ino: Ino,
+        _token: &Token,
+        file_name: String,
+        context: String,
+    ) -> VfsResult<()> {
+        let mut txn = self.tree.begin();
+        if let Some(mut inode) = txn.find_inode(ino)? {
+            inode.local.known_as = Some((file_name, context));
+            txn.put_inode(inode);
+            txn.commit()?;
+        }
+        Ok(())
+    }
+
+    /// A payload that the catalog never named: nobody can be reading it.
+    fn discard_now(&self, token: &Token) -> VfsResult<()> {
+        let mut txn = self.tree.begin();
+        txn.discard_token(token, false, 0);
+        txn.commit()?;
+        Ok(())
+    }
+
+    fn sent_key(ino: Ino, index: u64) -> Vec<u8> {
+        let mut key = keys::sent(ino);
+        key.extend_from_slice(&index.to_be_bytes());
+        key
+    }
+
+    /// Parts that earlier rounds of this upload sent.
+    fn sent_parts(&self, ino: Ino) -> VfsResult<BTreeMap<u64, Sent>> {
+        let prefix = keys::sent(ino);
+        let (mut sent, mut stale) = (BTreeMap::new(), Vec::new());
+        self.tree.db().scan(&prefix, &prefix, |key, value| {
+            let index = keys::number(key, 9);
+            let (token, generation, len, run): (Token, u64, u64, u64) = crate::db::decode(&value)?;
+            match run == self.counters.run {
+                true => drop(sent.insert(index, Sent { token, generation, len })),
+                false => stale.push((key.to_vec(), token)),
+            }
+            Ok(true)
+        })?;
+        // Parts that an earlier process sent: whether they still match is not known.
+        let mut batch = self.tree.db().batch();
+        for (key, token) in stale {
+            self.discard_now(&token)?;
+            batch.remove(Space::Meta, &key);
+        }
+        batch.commit()?;
+        Ok(sent)
+    }
+
+    fn record_sent(&self, ino: Ino, index: u64, part: &Sent) -> VfsResult<()> {
+        let mut batch = self.tree.db().batch();
+        let run = self.counters.run;
+        let value = (part.token.clone(), part.generation, part.len, run);
+        batch.store(&Self::sent_key(ino, index), &value);
+        Ok(batch.commit()?)
+    }
+
+    fn forget_sent(&self, ino: Ino) -> VfsResult<()> {
+        let prefix = keys::sent(ino);
+        let mut found = Vec::new();
+        self.tree.db().scan(&prefix, &prefix, |key, _| {
+            found.push(key.to_vec());
+            Ok(true)
+        })?;
+        let mut batch = self.tree.db().batch();
+        for key in found {
+            batch.remove(Space::Meta, &key);
+        }
+        Ok(batch.commit()?)
+    }
+}
+
+fn base_parts(base: &Content) -> u64 {
+    match &base.version {
+        Version::Parts { count, .. } => u64::from(*count),
+        _ => 0,
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The extension of a file name, without the dot; empty for none and for dot files.
+pub(super) fn extension_of(name: &str) -> String {
+    match name.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() => extension.to_owned(),
+        _ => String::new(),
+    }
+}

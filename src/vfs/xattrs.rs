@@ -1,0 +1,199 @@
+//! Extended attributes (design section 4).
+//!
+//! `user.privicore.*` other than the risk attributes and `.extension` are computed and
+//! read-only. Everything else is kept in the catalog as the caller set it; attributes of
+//! the `system` namespace that the drive does not implement (ACLs) are refused, as a file
+//! system mounted without them does.
+
+use super::error::{VfsError, VfsResult};
+use super::{Caller, Ino, Kind, Vfs, XattrMode};
+use crate::catalog::Inode;
+use crate::store::RiskMeta;
+
+/// Prefix of the drive's own attributes.
+const OWN: &[u8] = b"user.privicore.";
+
+/// Writable attributes of security-risk meta.
+pub(super) const RISK: [&[u8]; 3] = [
+    b"user.privicore.risk.classification",
+    b"user.privicore.risk.label",
+    b"user.privicore.risk.handling",
+];
+
+/// The writable file extension.
+pub(super) const EXTENSION: &[u8] = b"user.privicore.extension";
+
+/// Computed attributes of a committed file.
+const COMPUTED: [&[u8]; 6] = [
+    b"user.privicore.token",
+    b"user.privicore.state",
+    b"user.privicore.context",
+    b"user.privicore.file_name",
+    b"user.privicore.size",
+    b"user.privicore.created",
+];
+
+/// Longest name and largest value, as Linux has it (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX`).
+const NAME_LIMIT: usize = 255;
+const VALUE_LIMIT: usize = 65_536;
+
+impl Vfs {
+    /// The value of an attribute.
+    pub fn getxattr(&self, ino: Ino, name: &[u8]) -> VfsResult<Vec<u8>> {
+        let inode = self.tree.inode(ino)?;
+        let value = match name.starts_with(OWN) {
+            true => self.own_xattr(&inode, name)?,
+            false => inode.xattr(name).cloned(),
+        };
+        value.ok_or_else(|| VfsError::NoAttr { what: format!("inode {ino}") })
+    }
+
+    /// Names of all attributes. The computed ones are not listed: `rsync -X` and `cp -a`
+    /// would try to set them elsewhere.
+    pub fn listxattr(&self, ino: Ino) -> VfsResult<Vec<Vec<u8>>> {
+        let inode = self.tree.inode(ino)?;
+        let kept = inode.xattrs.iter().filter(|(_, (_, value))| value.is_some());
+        Ok(kept.map(|(name, _)| name.clone()).collect())
+    }
+
+    fn own_xattr(&self, inode: &Inode, name: &[u8]) -> VfsResult<Option<Vec<u8>>> {
+        if let Some(set) = inode.xattr(name) {
+            return Ok(Some(set.clone()));
+        }
+        if inode.kind != Kind::File {
+            return Ok(None);
+        }
+        let token = inode.content.version.token();
+        let known = inode.local.known_as.as_ref();
+        let text = match name {
+            b"user.privicore.token" => token.map(|t| t.as_str().to_owned()),
+            b"user.privicore.state" => Some(self.state_text(inode)),
+            b"user.privicore.size" => token.map(|_| inode.content.size.to_string()),
+            b"user.privicore.context" => {
+                token.map(|_| known.map_or_else(|| self.meta_names(inode).1, |k| k.1.clone()))
+            }
+            b"user.privicore.file_name" => {
+                token.map(|_| known.map_or_else(|| self.meta_names(inode).0, |k| k.0.clone()))
+            }
+            b"user.privicore.extension" => {
+                token.map(|_| super::upload::extension_of(&self.meta_names(inode).0))
+            }
+            b"user.privicore.created" => token.map(|_| {
+                let millis = inode.content.stamp.hlc >> 16;
+                format!("{}.{:03}", millis / 1000, millis % 1000)
+            }),
+            _ => None,
+        };
+        Ok(text.map(String::into_bytes))
+    }
+
+    fn state_text(&self, inode: &Inode) -> String {
+        if let Some(body) = self.find_body(inode.ino) {
+            let state = body.state.read();
+            if let Some(failure) = &state.failure {
+                return format!("failed: {failure}");
+            }
+            if state.uploading {
+                return "uploading".into();
+            }
+            if state.dirty {
+                return "local".into();
+            }
+        }
+        if let Some(failure) = self.counters.failure(inode.ino) {
+            return format!("failed: {failure}");
+        }
+        match (&inode.local.dirty, inode.content.version.token()) {
+            (None, Some(_)) => "committed".into(),
+            _ => "local".into(),
+        }
+    }
+
+    /// Sets an attribute.
+    pub fn setxattr(
+        &self,
+        _caller: &Caller,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        mode: XattrMode,
+    ) -> VfsResult<()> {
+        self.refuse_if_read_only(name)?;
+        let what = || String::from_utf8_lossy(name).into_owned();
+        if name.len() > NAME_LIMIT || value.len() > VALUE_LIMIT {
+            return Err(VfsError::Range { what: what() });
+        }
+        self.check_writable(name)?;
+        let inode = self.tree.inode(ino)?;
+        match (mode, inode.xattr(name).is_some()) {
+            (XattrMode::Create, true) => return Err(VfsError::Exists { what: what() }),
+            (XattrMode::Replace, false) => return Err(VfsError::NoAttr { what: what() }),
+            _ => {}
+        }
+        self.tree.set_xattr(ino, name, Some(value.to_vec()))?;
+        self.after_xattr(ino, name)
+    }
+
+    /// Removes an attribute.
+    pub fn removexattr(&self, _caller: &Caller, ino: Ino, name: &[u8]) -> VfsResult<()> {
+        self.refuse_if_read_only(name)?;
+        self.check_writable(name)?;
+        if self.tree.inode(ino)?.xattr(name).is_none() {
+            return Err(VfsError::NoAttr { what: String::from_utf8_lossy(name).into_owned() });
+        }
+        // Removing a risk attribute restores the folder's default.
+        let inherited = match RISK.contains(&name) {
+            true => self.risk_default(ino, name)?,
+            false => None,
+        };
+        self.tree.set_xattr(ino, name, inherited)?;
+        self.after_xattr(ino, name)
+    }
+
+    fn check_writable(&self, name: &[u8]) -> VfsResult<()> {
+        let what = || String::from_utf8_lossy(name).into_owned();
+        if name.starts_with(b"system.") {
+            return Err(VfsError::Unsupported { what: what() });
+        }
+        let risk = RISK.contains(&name) || name == EXTENSION;
+        if COMPUTED.contains(&name) || (name.starts_with(OWN) && !risk) {
+            return Err(VfsError::NotPermitted { what: what() });
+        }
+        Ok(())
+    }
+
+    fn after_xattr(&self, ino: Ino, name: &[u8]) -> VfsResult<()> {
+        self.want_publish();
+        if RISK.contains(&name) || name == EXTENSION {
+            self.want_alignment(ino)?;
+        }
+        Ok(())
+    }
+
+    fn risk_default(&self, ino: Ino, name: &[u8]) -> VfsResult<Option<Vec<u8>>> {
+        let Some(link) = self.tree.links_of(ino)?.into_iter().next() else { return Ok(None) };
+        Ok(self.tree.inode(link.parent)?.xattr(name).cloned())
+    }
+
+    /// The risk attributes that a new file or folder below `parent` starts with.
+    pub(super) fn inherited_risk(&self, parent: Ino) -> VfsResult<Vec<(Vec<u8>, Vec<u8>)>> {
+        let dir = self.tree.inode(parent)?;
+        let set = |name: &[u8]| dir.xattr(name).map(|value| (name.to_vec(), value.clone()));
+        Ok(RISK.into_iter().filter_map(set).collect())
+    }
+}
+
+/// The risk meta that an inode's attributes ask for; `None` if none is set.
+pub(super) fn risk_of(inode: &Inode) -> Option<RiskMeta> {
+    let [classification, label, handling] =
+        RISK.map(|name| inode.xattr(name).map(|value| String::from_utf8_lossy(value).into_owned()));
+    if classification.is_none() && label.is_none() && handling.is_none() {
+        return None;
+    }
+    // All three are required by the call (protocol C.4.6): an unset one is sent empty.
+    Some(RiskMeta {
+        classification: classification.unwrap_or_default(),
+        label: label.unwrap_or_default(),
+        handling: handling.unwrap_or_default(),
+    })
+}

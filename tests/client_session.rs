@@ -1,0 +1,205 @@
+//! The life of a session and of the channel: start without a service, restart of the
+//! service, expiry, other clients.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(dead_code, reason = "shared support")]
+
+mod client_support;
+mod conformance;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client_support::{Bench, client_config, engine_config, eventually};
+use conformance::{content, fetch, mark, meta, put};
+use privicorefs::engine::{Engine, Reauthorize, Shape};
+use privicorefs::env::{Env, FixedClock};
+use privicorefs::privicore::{Client, ClientConfig};
+use privicorefs::store::{ListFilter, Payload, Store, StoreErrorKind};
+use tokio::time::{Instant, timeout};
+
+const LOGIN: &str = "POST /profile/authenticate";
+const REAUTHORIZE: &str = "POST /profile/reauthorize-authorization-token";
+
+/// A machine whose clock moves only when told.
+fn still() -> (Arc<FixedClock>, Env) {
+    let clock = Arc::new(FixedClock::default());
+    let env = Env { clock: Arc::clone(&clock) as Arc<_>, ..Env::system() };
+    (clock, env)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registering_twice_changes_nothing() {
+    let bench = Bench::new().await;
+    let keys = bench.requests("POST /public-key/register-public-key");
+    Client::register(bench.config.clone(), Env::system()).await.unwrap();
+    assert_eq!(bench.requests("POST /public-key/register-public-key"), keys);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_are_told_apart_and_not_shown() {
+    let bench = Bench::new().await;
+    let mut config = bench.config.clone();
+    config.password = "wrong password 1".into();
+    let error = Client::connect(config.clone(), Env::system()).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Unauthenticated);
+    let shown = format!("{error} {error:?} {config:?} {:?}", bench.client);
+    assert!(!shown.contains("wrong password 1") && !shown.contains("battery"), "{shown}");
+    let error = Client::register(config, Env::system()).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Unauthenticated, "{error}");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there_is_unavailable_in_bounded_time() {
+    // A listener that accepts and never answers; and a port that nobody has.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mute_at = mute.local_addr().unwrap();
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let free_at = free.local_addr().unwrap();
+    drop(free);
+    for (address, kind) in
+        [(free_at, StoreErrorKind::Unavailable), (mute_at, StoreErrorKind::TimedOut)]
+    {
+        let url = |scheme: &str| format!("{scheme}://{address}").parse().unwrap();
+        let mut config = ClientConfig::new(url("http"), url("ws"), "u", "p");
+        config.reply_timeout = Duration::from_secs(1);
+        config.connect_timeout = Duration::from_secs(1);
+        let connected = Client::connect(config.clone(), Env::system());
+        let error = timeout(Duration::from_secs(20), connected).await.unwrap().unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+
+        let client = Client::new_offline(config, Env::system());
+        let (meta, mark) = (meta("c", "n", 1), mark(1));
+        let put = client.put(&meta, &mark, Payload::Bytes(content(1, 100)));
+        let error = timeout(Duration::from_secs(20), put).await.unwrap().unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
+        assert!(error.is_retryable());
+        assert!(!client.health().connected);
+        assert!(client.health().error.is_some());
+        client.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offline_start_and_a_restart_heal_without_a_new_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(engine_config(&dir), Env::system()).await.unwrap();
+    let config = client_config(&engine);
+    let address = engine.addr();
+    Client::register(config.clone(), Env::system()).await.unwrap();
+    engine.shutdown().await;
+
+    let client = Client::new_offline(config, Env::system());
+    let error = client.list(&ListFilter::default(), 1).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
+
+    let mut engine_config = engine_config(&dir);
+    engine_config.listen = address;
+    for round in 0..2 {
+        let engine = Engine::start(engine_config.clone(), Env::system()).await.unwrap();
+        let bytes = content(round, 50_000);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let token = loop {
+            let payload = Payload::Bytes(bytes.clone());
+            match client.put(&meta("offline", "x.bin", 1), &mark(round), payload).await {
+                Ok(token) => break token,
+                Err(error) => {
+                    assert!(error.is_retryable() && Instant::now() < deadline, "{error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        };
+        assert!(fetch(&*client, &token).await == bytes);
+        assert!(client.health().connected);
+        engine.shutdown().await;
+        eventually("the loss of the channel", || !client.health().connected).await;
+    }
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_renewed_before_it_expires() {
+    for reauthorize in [Reauthorize::Extend, Reauthorize::Replace] {
+        let (clock, env) = still();
+        let shape = Shape { reauthorize, ..Shape::default() };
+        let bench = Bench::custom(shape, env, |config| {
+            config.session_ttl = Duration::from_secs(600);
+        })
+        .await;
+        let logins = bench.requests(LOGIN);
+        clock.advance(Duration::from_secs(560));
+        put(&*bench.client, "session", "a.bin", &content(1, 100)).await;
+        eventually("a renewal", || bench.requests(REAUTHORIZE) == 1).await;
+        eventually("a channel", || bench.client.health().connected).await;
+        // Past the first expiry the extended token, or its successor, still counts.
+        clock.advance(Duration::from_secs(60));
+        let token = put(&*bench.client, "session", "b.bin", &content(2, 100_000)).await;
+        assert!(fetch(&*bench.client, &token).await == content(2, 100_000));
+        assert_eq!(bench.requests(LOGIN), logins, "{reauthorize:?}");
+        bench.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_token_brings_a_login() {
+    let (clock, env) = still();
+    let bench = Bench::custom(Shape::default(), env, |config| {
+        config.session_ttl = Duration::from_secs(600);
+    })
+    .await;
+    let logins = bench.requests(LOGIN);
+    clock.advance(Duration::from_secs(10_000));
+    let token = put(&*bench.client, "session", "a.bin", &content(1, 100)).await;
+    assert_eq!(fetch(&*bench.client, &token).await, content(1, 100));
+    assert_eq!(bench.requests(LOGIN), logins + 1);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_client_does_is_hinted_at_and_our_own_is_not() {
+    let bench = Bench::new().await;
+    let mut hints = bench.client.subscribe_foreign();
+    for i in 0..5 {
+        let token = put(&*bench.client, "mine", &format!("{i}"), &content(i, 100)).await;
+        fetch(&*bench.client, &token).await;
+    }
+    let other = bench.another().await;
+    assert!(!hints.has_changed().unwrap(), "our own commands are no hint");
+    put(&*other, "theirs", "x", &content(9, 100)).await;
+    timeout(Duration::from_secs(20), hints.changed()).await.unwrap().unwrap();
+    other.close().await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_client_fails_at_once() {
+    let bench = Bench::new().await;
+    bench.client.close().await;
+    let meta = meta("c", "n", 1);
+    let put = bench.client.put(&meta, "", Payload::Bytes(content(1, 100)));
+    let error = timeout(Duration::from_secs(20), put).await.unwrap().unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Unavailable);
+    bench.end().await;
+}
+
+/// What a person pays per small file is round trips: three acknowledged steps and two
+/// plain ones for a put, two requests for a get.
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_make_no_needless_request() {
+    let bench = Bench::new().await;
+    let total = || bench.engine.metrics().requests_total;
+    let before = total();
+    let token = put(&*bench.client, "count", "a.txt", &content(1, 1_000)).await;
+    assert_eq!(total() - before, 4, "reserve, temporary token, exchange, configure");
+    fetch(&*bench.client, &token).await;
+    assert_eq!(total() - before, 5, "one request, answered inline");
+    let large = put(&*bench.client, "count", "b.txt", &content(1, 100_000)).await;
+    assert_eq!(total() - before, 9);
+    fetch(&*bench.client, &large).await;
+    assert_eq!(total() - before, 11, "request and download");
+    bench.client.delete(&token).await.unwrap();
+    assert_eq!(total() - before, 12);
+    bench.end().await;
+}

@@ -1,0 +1,72 @@
+//! The whole store suite, over every variant of the wire that the engine speaks.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(dead_code, reason = "shared support")]
+
+mod client_support;
+mod conformance;
+
+use std::sync::Arc;
+
+use client_support::Bench;
+use conformance::{Offers, suite};
+use privicorefs::engine::{
+    CommandBody, ConfigureReply, Download, Inline, ListForm, Reauthorize, Shape, StatusMethod,
+    StreamField,
+};
+
+async fn runs(shape: Shape) {
+    let bench = Bench::with(shape).await;
+    suite(Arc::clone(&bench.client) as Arc<_>, Offers::ALL).await;
+    bench.end().await;
+}
+
+macro_rules! shapes {
+    ($($name:ident: $field:ident = $value:expr;)*) => {
+        $(#[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            runs(Shape { $field: $value, ..Shape::default() }).await;
+        })*
+    };
+}
+
+shapes! {
+    command_body_string: command_body = CommandBody::String;
+    command_body_text: command_body = CommandBody::Text;
+    command_body_array: command_body = CommandBody::Array;
+    command_body_object: command_body = CommandBody::Object;
+    command_body_header_object: command_body = CommandBody::HeaderObject;
+    command_body_empty: command_body = CommandBody::Empty;
+    download_url: download = Download::Url;
+    download_token: download = Download::Token;
+    download_web_socket: download = Download::WebSocket;
+    stream_url: stream = StreamField::Url;
+    stream_token_and_server: stream = StreamField::TokenAndServer;
+    stream_token: stream = StreamField::Token;
+    list_items: list = ListForm::Items;
+    list_array: list = ListForm::Array;
+    configure_object: configure = ConfigureReply::Object;
+    configure_string: configure = ConfigureReply::String;
+    configure_accepted: configure = ConfigureReply::Accepted;
+    status_get: status = StatusMethod::Get;
+    status_post: status = StatusMethod::Post;
+    reauthorize_replace: reauthorize = Reauthorize::Replace;
+    inline_off: inline = Inline::Off;
+    inline_after_note: inline = Inline::AfterNote;
+}
+
+/// The least that any source documents, all at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_other_variant_at_once() {
+    runs(Shape {
+        command_body: CommandBody::HeaderObject,
+        download: Download::Token,
+        stream: StreamField::Token,
+        list: ListForm::Array,
+        configure: ConfigureReply::Accepted,
+        status: StatusMethod::Post,
+        reauthorize: Reauthorize::Replace,
+        inline: Inline::Off,
+    })
+    .await;
+}
