@@ -1,0 +1,100 @@
+//! The harness of the tests that drive the real binary: an engine process, mounts as
+//! separate machines, and other people's tools.
+//!
+//! * Everything is below one temporary folder per test; the engine listens on port 0.
+//! * Every wait has a deadline. A watchdog ends the daemons of a test that outlives its
+//!   own, which frees threads that the kernel would otherwise keep waiting for ever.
+//! * Whatever a test starts ends with it, also by panic; what it starts is noted in the
+//!   file `PRIVICOREFS_TEST_REGISTRY`, so that `scripts/test` can tell what was left.
+
+#![allow(dead_code, unused_imports, reason = "each test program uses a part of the harness")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a harness reports a broken test environment by panicking"
+)]
+
+pub(crate) mod attributes;
+pub(crate) mod content;
+pub(crate) mod engine;
+pub(crate) mod http;
+pub(crate) mod lab;
+pub(crate) mod machine;
+pub(crate) mod mapping;
+pub(crate) mod process;
+
+pub(crate) use engine::Metrics;
+pub(crate) use lab::Lab;
+pub(crate) use machine::Machine;
+pub(crate) use process::{eventually, run, run_ok};
+
+use std::fmt::Debug;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+/// Asserts that `result` failed with exactly `errno`.
+#[track_caller]
+pub(crate) fn assert_errno<T: Debug>(result: io::Result<T>, errno: Errno) {
+    match result {
+        Ok(value) => panic!("{value:?}, where {errno:?} was expected"),
+        Err(error) => {
+            let found = error.raw_os_error().map(Errno::from_raw_os_error);
+            assert_eq!(found, Some(errno), "{error}");
+        }
+    }
+}
+
+/// A file of this repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A Python that can import what the independent client needs: Debian's own first.
+pub(crate) fn python() -> Command {
+    let chosen = std::env::var_os("PYTHON").map(PathBuf::from).unwrap_or_else(|| {
+        let debian = PathBuf::from("/usr/bin/python3");
+        if debian.exists() { debian } else { PathBuf::from("python3") }
+    });
+    Command::new(chosen)
+}
+
+/// Makes the odd tree of `scripts/odd_tree.py` at `folder`.
+pub(crate) fn make_odd_tree(folder: &Path) {
+    let mut command = python();
+    run_ok(command.arg(repository("scripts/odd_tree.py")).arg(folder), Duration::from_secs(60));
+}
+
+/// Asserts that two trees are equal, attribute by attribute.
+#[track_caller]
+pub(crate) fn assert_same_trees(expected: &Path, actual: &Path) {
+    assert_same_trees_with(&[], expected, actual);
+}
+
+/// The same with options of `scripts/compare_trees.py`.
+#[track_caller]
+pub(crate) fn assert_same_trees_with(options: &[&str], expected: &Path, actual: &Path) {
+    let mut command = python();
+    command.arg(repository("scripts/compare_trees.py")).args(options).arg(expected).arg(actual);
+    let output = run(&mut command, Duration::from_secs(240));
+    assert!(output.success(), "the trees differ:\n{}{}", output.stdout, output.stderr);
+}
+
+/// Copies a tree with somebody else's tool: `cp -a FROM TO`.
+#[track_caller]
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    run_ok(Command::new("cp").arg("-a").arg(from).arg(to), Duration::from_secs(240));
+}
+
+/// The names in a folder, sorted.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let mut found: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    found
+}

@@ -1,0 +1,254 @@
+//! The commands around the drive: mounting, unmounting, status, keys, configuration.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
+
+use common::lab::{PASSWORD, write_secret};
+use common::{Lab, Machine, run, run_ok};
+use rustix::process::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn mode(path: &std::path::Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn an_embedded_vault_needs_nothing_else() {
+    let dir = tempfile::Builder::new().prefix("p").tempdir().unwrap();
+    let vault = dir.path().join("vault");
+    let mut machine = Machine::new(&dir.path().join("a"));
+    machine.path_arg("--embedded", &vault);
+    machine.mount();
+    fs::write(machine.path("file"), b"content").unwrap();
+    assert_eq!(mode(&vault.join("key")), 0o600);
+    assert_eq!(mode(&vault.join("login.json")), 0o600);
+    assert!(!vault.join("engine/key").exists(), "the key is outside the engine's part");
+    let status = machine.status();
+    assert_eq!(status["pid"], machine.pid(), "{status}");
+    assert_eq!(status["connected"], true, "{status}");
+    machine.umount();
+    machine.mount();
+    assert_eq!(fs::read(machine.path("file")).unwrap(), b"content");
+    machine.kill();
+
+    // New state and cache, same vault: the same tree.
+    let mut other = Machine::new(&dir.path().join("b"));
+    other.path_arg("--embedded", &vault);
+    other.mount();
+    assert_eq!(fs::read(other.path("file")).unwrap(), b"content");
+
+    // One vault is served once at a time.
+    let mut third = Machine::new(&dir.path().join("c"));
+    third.path_arg("--embedded", &vault);
+    let refused = third.try_mount();
+    assert!(!refused.success());
+    assert!(!refused.stderr.is_empty(), "a refusal says why");
+    assert!(!third.is_mounted());
+}
+
+#[test]
+fn signals_and_fusermount_unmount_cleanly() {
+    let lab = Lab::new();
+    let mut machine = lab.machine("a");
+    let ways: [(&str, Option<Signal>); 3] = [
+        ("terminated", Some(Signal::TERM)),
+        ("interrupted", Some(Signal::INT)),
+        ("unmounted", None),
+    ];
+    for (name, signal) in ways {
+        machine.mount();
+        fs::write(machine.path(name), name).unwrap();
+        match signal {
+            Some(signal) => machine.signal(signal),
+            None => {
+                run_ok(Command::new("fusermount3").arg("-u").arg(machine.mountpoint()), PATIENCE);
+            }
+        }
+        machine.wait_ended();
+    }
+    assert_eq!(lab.visible().len(), 3, "each end drained what was written");
+    machine.mount();
+    assert_eq!(common::names(&machine.mountpoint()), ["interrupted", "terminated", "unmounted"]);
+}
+
+#[test]
+fn what_is_not_mounted_has_no_status() {
+    let lab = Lab::new();
+    let machine = lab.machine("a");
+    for command in ["status", "umount", "sync"] {
+        let output = run(machine.command().arg(command).arg(machine.mountpoint()), PATIENCE);
+        assert_eq!(output.code(), 3, "{command}: {}{}", output.stdout, output.stderr);
+    }
+    let output = run(machine.command().arg("status"), PATIENCE);
+    assert!(output.success(), "no mount at all is no failure: {}", output.stderr);
+    let output = run(machine.command().arg("no-such-command"), PATIENCE);
+    assert_eq!(output.code(), 2);
+}
+
+#[test]
+fn status_lists_every_mount_and_counts_files() {
+    let lab = Lab::new();
+    let machine = lab.mounted("a");
+    fs::create_dir(machine.path("folder")).unwrap();
+    for number in 0..3 {
+        fs::write(machine.path(format!("folder/{number}")), vec![7; 1000]).unwrap();
+    }
+    machine.sync();
+    let status = machine.status();
+    assert_eq!(status["mountpoint"], machine.mountpoint().to_str().unwrap(), "{status}");
+    assert_eq!(status["dirty_files"], 0, "{status}");
+    assert_eq!(status["failed"], serde_json::json!([]), "{status}");
+    assert_eq!(status["catalog"], "ok", "{status}");
+    assert!(status["files"].as_u64().unwrap() >= 3, "{status}");
+    assert!(status["uploaded_bytes"].as_u64().unwrap() >= 3000, "{status}");
+    let all = run_ok(machine.command().arg("status"), PATIENCE);
+    assert!(all.stdout.contains(machine.mountpoint().to_str().unwrap()), "{}", all.stdout);
+    assert!(!all.stdout.contains(PASSWORD));
+}
+
+#[test]
+fn keys_are_generated_once_and_read_only_from_private_files() {
+    let lab = Lab::new();
+    let machine = lab.machine("unused");
+    let key = lab.path("generated");
+    run_ok(machine.command().args(["key", "generate"]).arg(&key), PATIENCE);
+    let text = fs::read_to_string(&key).unwrap();
+    assert_eq!((text.len(), mode(&key)), (65, 0o600));
+    assert!(text.trim_end().chars().all(|c| c.is_ascii_hexdigit()), "64 hexadecimal digits");
+    let again = run(machine.command().args(["key", "generate"]).arg(&key), PATIENCE);
+    assert!(!again.success(), "a key is never overwritten");
+    assert_eq!(fs::read_to_string(&key).unwrap(), text);
+
+    // A key that others may read is refused, before anything is mounted.
+    fs::set_permissions(lab.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let mut machine = lab.machine("a");
+    let refused = machine.try_mount();
+    assert!(!refused.success() && !machine.is_mounted());
+    assert!(
+        refused.stderr.contains("0600") || refused.stderr.contains("mode"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn thirty_two_raw_bytes_are_a_key_too() {
+    let lab = Lab::new();
+    let mut writer = lab.mounted("a");
+    fs::write(writer.path("file"), b"content").unwrap();
+    writer.umount();
+    let raw: Vec<u8> = (0xa0..=0xbf).collect();
+    fs::write(lab.path("key"), raw).unwrap();
+    let reader = lab.mounted("b");
+    assert_eq!(fs::read(reader.path("file")).unwrap(), b"content");
+}
+
+#[test]
+fn a_configuration_file_and_the_environment_name_the_service() {
+    let lab = Lab::new();
+    let machine = Machine::new(&lab.path("a"));
+    let config = lab.path("config.toml");
+    let settings = format!(
+        "api_url = {:?}\nws_url = {:?}\nusername = \"tester\"\nkey_file = {:?}\n",
+        lab.engine.api_url,
+        lab.engine.ws_url,
+        lab.path("key")
+    );
+    fs::write(&config, &settings).unwrap();
+    let mut machine_with_config = machine;
+    machine_with_config.path_arg("--config", &config);
+    // The password comes from the environment: nothing else tells it here.
+    let mut command = machine_with_config.command();
+    command.env("PRIVICORE_PASSWORD", PASSWORD).args(["mount", "--json", "--config"]);
+    command.arg(&config).arg("--state-dir").arg(machine_with_config.state_dir());
+    command.arg("--cache-dir").arg(machine_with_config.cache_dir());
+    let output = run_ok(command.arg(machine_with_config.mountpoint()), PATIENCE);
+    machine_with_config.adopt(&output);
+    fs::write(machine_with_config.path("file"), b"content").unwrap();
+    machine_with_config.umount();
+
+    // A password file in the same file; then a name that does not exist.
+    fs::write(&config, format!("{settings}password_file = {:?}\n", lab.path("password"))).unwrap();
+    machine_with_config.mount();
+    assert_eq!(fs::read(machine_with_config.path("file")).unwrap(), b"content");
+    machine_with_config.umount();
+    fs::write(&config, format!("{settings}passwrod_file = \"x\"\n")).unwrap();
+    let refused = machine_with_config.try_mount();
+    assert!(!refused.success());
+    assert!(refused.stderr.contains("passwrod_file"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_mount_that_fails_leaves_nothing_behind() {
+    let mut lab = Lab::new();
+    write_secret(&lab.path("password"), "wrong");
+    let mut machine = lab.machine("a");
+    let refused = machine.try_mount();
+    assert!(!refused.success(), "a wrong password mounts nothing");
+    assert!(
+        !refused.stderr.is_empty() && !refused.stderr.contains("wrong\n"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!machine.is_mounted());
+
+    write_secret(&lab.path("password"), PASSWORD);
+    lab.engine.kill();
+    let mut machine = lab.machine("b");
+    let refused = machine.try_mount();
+    assert!(!refused.success(), "a new machine needs the service");
+    assert!(!machine.is_mounted());
+    lab.engine.restart();
+    machine.mount();
+}
+
+/// What was mounted before is there without the service: names at once, content if cached.
+#[test]
+fn a_known_machine_mounts_without_the_service() {
+    let mut lab = Lab::new();
+    let mut machine = lab.mounted("a");
+    fs::write(machine.path("file"), b"content").unwrap();
+    machine.umount();
+    lab.engine.kill();
+    machine.mount();
+    assert_eq!(common::names(&machine.mountpoint()), ["file"]);
+    assert_eq!(fs::metadata(machine.path("file")).unwrap().len(), 7);
+    fs::write(machine.path("later"), b"later").unwrap();
+    lab.engine.restart();
+    machine.sync();
+    assert_eq!(lab.visible().len(), 2);
+}
+
+#[test]
+fn foreground_stays_until_it_is_told_to_go() {
+    let lab = Lab::new();
+    let mut machine = lab.machine("a");
+    machine.args(["--foreground"]);
+    machine.spawn_foreground();
+    common::eventually("it mounts", PATIENCE, || machine.is_mounted());
+    fs::write(machine.path("file"), b"content").unwrap();
+    machine.signal(Signal::INT);
+    machine.wait_ended();
+    assert_eq!(lab.visible().len(), 1);
+}
+
+#[test]
+fn the_engine_listens_on_loopback_only_and_once_per_folder() {
+    let lab = Lab::new();
+    let machine = lab.machine("a");
+    let mut second = machine.command();
+    second.args(["engine", "--dir"]).arg(lab.engine.dir());
+    let refused = run(second.args(["--listen", "127.0.0.1:0"]), PATIENCE);
+    assert!(!refused.success(), "two engines on one folder");
+    let mut remote = machine.command();
+    remote.args(["engine", "--dir"]).arg(lab.path("other"));
+    let refused = run(remote.args(["--listen", "0.0.0.0:0"]), PATIENCE);
+    assert!(!refused.success(), "an address that others can reach needs --allow-remote");
+}

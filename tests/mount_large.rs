@@ -1,0 +1,111 @@
+//! One large file: split into parts, read in the middle, rewritten in part, in bounded memory.
+//!
+//! `PRIVICOREFS_LARGE_MIB` sets its size (default 384; the recorded run used 3072).
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use common::Lab;
+use common::content::{Rng, assert_pattern, fill_at, write_pattern};
+
+const MIB: u64 = 1 << 20;
+/// The program's default, which this test relies on (`--part-size`).
+const PART: u64 = 16 * MIB;
+/// What a mount process may use at most (design section 5), in KiB.
+const MEMORY: u64 = 256 * 1024;
+/// Manifest, catalog segments and what wraps them: far less than a part.
+const SMALL: u64 = 2 * MIB;
+
+fn size() -> u64 {
+    let mib = std::env::var("PRIVICOREFS_LARGE_MIB").ok().and_then(|text| text.parse().ok());
+    mib.unwrap_or(384) * MIB
+}
+
+#[test]
+fn a_large_file_moves_by_parts_in_bounded_memory() {
+    let size = size();
+    let parts = size.div_ceil(PART);
+    assert!(parts >= 8, "too small to tell parts from the file");
+    let lab = Lab::with_deadline(&[], Duration::from_secs(1500));
+    let mut writer = lab.machine("a");
+    // No polling for other clients: every request counted below is about this file.
+    writer.args(["--poll-interval", "0"]);
+    writer.mount();
+    let start = lab.engine.quiet();
+    let file = File::create(writer.path("large")).unwrap();
+    write_pattern(&file, 1, 0, size).unwrap();
+    drop(file);
+    writer.sync_within(Duration::from_secs(900));
+    let uploaded = lab.engine.since(&start);
+    assert!(
+        uploaded.bytes_up >= size && uploaded.bytes_up < size + size / 50 + SMALL,
+        "{uploaded:?}"
+    );
+    assert!(writer.peak_kib() < MEMORY, "writing took {} KiB", writer.peak_kib());
+
+    let mut reader = lab.machine("b");
+    reader.args(["--poll-interval", "0"]);
+    reader.mount();
+    random_reads_fetch_parts_and_not_the_file(&lab, &reader, size);
+    let file = File::open(reader.path("large")).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), size);
+    assert_pattern(&file, 1, 0, size);
+    drop(file);
+    assert!(reader.peak_kib() < MEMORY, "reading took {} KiB", reader.peak_kib());
+    reader.umount();
+
+    // 1 MiB inside one part, then 1 MiB across the border of two.
+    let middle = parts / 2 * PART;
+    for (offset, touched) in [(middle + 5 * MIB, 1), (middle - MIB / 2, 2)] {
+        let before = lab.engine.quiet();
+        let file = OpenOptions::new().write(true).open(writer.path("large")).unwrap();
+        write_pattern(&file, 2, offset, MIB).unwrap();
+        drop(file);
+        writer.sync_within(Duration::from_secs(300));
+        let rewritten = lab.engine.since(&before);
+        // The parts, one manifest, and a few segments of the catalog.
+        assert!(rewritten.bytes_up <= touched * PART + SMALL, "{touched}: {rewritten:?}");
+        assert!((touched + 1..=touched + 6).contains(&rewritten.puts()), "{rewritten:?}");
+    }
+    writer.umount();
+
+    reader.mount();
+    let file = File::open(reader.path("large")).unwrap();
+    assert_pattern(&file, 2, middle - MIB / 2, MIB);
+    assert_pattern(&file, 1, middle + MIB / 2, 4 * MIB);
+    assert_pattern(&file, 2, middle + 5 * MIB, MIB);
+    assert_pattern(&file, 1, middle + 6 * MIB, 10 * MIB);
+    assert_pattern(&file, 1, 0, 2 * MIB);
+}
+
+/// 100 reads of 64 KiB, or fewer if the file has fewer parts than that: each part that is
+/// touched is fetched once, no other is.
+fn random_reads_fetch_parts_and_not_the_file(lab: &Lab, reader: &common::Machine, size: u64) {
+    const READ: usize = 64 << 10;
+    let parts = size.div_ceil(PART);
+    let reads = (parts / 2).min(100).max(if parts > 100 { 100 } else { 1 });
+    let before = lab.engine.quiet();
+    let mut rng = Rng::new(11);
+    let mut touched = BTreeSet::new();
+    let file = File::open(reader.path("large")).unwrap();
+    for _ in 0..reads {
+        let offset = rng.below(size - READ as u64) / 8 * 8;
+        touched.extend([offset / PART, (offset + READ as u64 - 1) / PART]);
+        let (mut expected, mut found) = (vec![0; READ], vec![0; READ]);
+        fill_at(1, offset, &mut expected);
+        file.read_exact_at(&mut found, offset).unwrap();
+        assert!(found == expected, "content differs at {offset}");
+    }
+    let fetched = lab.engine.since(&before);
+    let wanted = touched.len() as u64;
+    // One more for the manifest, and a little for a retry.
+    assert!(fetched.gets() <= wanted + 3, "{wanted} parts were touched: {fetched:?}");
+    assert!(fetched.bytes_down <= wanted * PART + SMALL, "{wanted} parts: {fetched:?}");
+    assert!(fetched.bytes_down < size, "the whole file was fetched: {fetched:?}");
+}

@@ -1,0 +1,117 @@
+//! A service that does not answer: errors in bounded time, nothing shown as missing, and
+//! a recovery that needs no remount.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use common::content::pattern;
+use common::{Lab, eventually, names, run};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `cat FILE`: a reader that can be killed, should it never be answered.
+fn cat(path: &std::path::Path) -> common::process::Output {
+    run(Command::new("cat").arg(path), PATIENCE)
+}
+
+#[test]
+fn an_outage_is_an_error_and_never_an_absence() {
+    let mut lab = Lab::new();
+    let mut writer = lab.mounted("a");
+    fs::create_dir(writer.path("folder")).unwrap();
+    fs::write(writer.path("folder/file"), pattern(1, 100_000)).unwrap();
+    writer.umount();
+
+    let mut reader = lab.machine("b");
+    reader.args(["--deadline", "3"]);
+    reader.mount();
+    // Dead (refused at once), then deaf (connected and never answered).
+    for deaf in [false, true] {
+        if deaf {
+            lab.engine.freeze()
+        } else {
+            lab.engine.kill()
+        }
+        assert_eq!(names(&reader.mountpoint()), ["folder"]);
+        assert_eq!(names(&reader.path("folder")), ["file"]);
+        assert_eq!(fs::metadata(reader.path("folder/file")).unwrap().len(), 100_000);
+        let output = cat(&reader.path("folder/file"));
+        assert!(!output.success(), "there is nobody to read it from");
+        assert!(!output.stderr.contains("No such file"), "{}", output.stderr);
+        // What is written meanwhile is safe here and can be read back.
+        let name = if deaf { "deaf" } else { "dead" };
+        fs::write(reader.path(name), b"written meanwhile").unwrap();
+        assert_eq!(fs::read(reader.path(name)).unwrap(), b"written meanwhile");
+        fs::remove_file(reader.path(name)).unwrap();
+        if deaf {
+            lab.engine.thaw()
+        } else {
+            lab.engine.restart()
+        }
+        if !deaf {
+            // Only then is the content cached: the second round must ask again.
+            fs::write(reader.path("probe"), b"probe").unwrap();
+            reader.sync();
+            fs::remove_file(reader.path("probe")).unwrap();
+        }
+    }
+    eventually("reading works again without a remount", PATIENCE, || {
+        fs::read(reader.path("folder/file")).is_ok_and(|found| found == pattern(1, 100_000))
+    });
+}
+
+#[test]
+fn what_was_written_in_an_outage_arrives_after_it() {
+    let mut lab = Lab::new();
+    let mut machine = lab.mounted("a");
+    lab.engine.kill();
+    for number in 0..50 {
+        fs::write(machine.path(format!("{number}")), pattern(number, 5_000)).unwrap();
+    }
+    let status = machine.status();
+    assert!(status["dirty_files"].as_u64().unwrap() >= 50, "{status}");
+    lab.engine.restart();
+    machine.sync();
+    let status = machine.status();
+    assert_eq!(status["dirty_files"], 0, "{status}");
+    assert_eq!(status["connected"], true, "{status}");
+    machine.umount();
+    let elsewhere = lab.mounted("b");
+    for number in 0..50 {
+        assert!(fs::read(elsewhere.path(format!("{number}"))).unwrap() == pattern(number, 5_000));
+    }
+}
+
+#[test]
+fn a_sync_that_cannot_succeed_says_so() {
+    let mut lab = Lab::new();
+    let mut machine = lab.machine("a");
+    machine.args(["--deadline", "2"]);
+    machine.mount();
+    lab.engine.kill();
+    fs::write(machine.path("file"), b"content").unwrap();
+    // fsync promises the vault, and there is none.
+    let file = fs::File::open(machine.path("file")).unwrap();
+    assert!(file.sync_all().is_err(), "fsync promised what it could not keep");
+    drop(file);
+    let mut umount = machine.command();
+    let output = run(umount.args(["umount", "--timeout", "2"]).arg(machine.mountpoint()), PATIENCE);
+    assert_eq!(output.code(), 4, "{}{}", output.stdout, output.stderr);
+    assert!(machine.is_mounted(), "an umount that failed leaves the drive mounted");
+    // By force it is unmounted, what is left is kept, and the next mount uploads it.
+    let mut umount = machine.command();
+    umount.args(["umount", "--timeout", "2", "--force"]).arg(machine.mountpoint());
+    let output = run(&mut umount, PATIENCE);
+    assert_eq!(output.code(), 4, "{}{}", output.stdout, output.stderr);
+    machine.wait_ended();
+    lab.engine.restart();
+    machine.mount();
+    assert_eq!(fs::read(machine.path("file")).unwrap(), b"content");
+    machine.umount();
+    assert_eq!(lab.visible().len(), 1);
+}
