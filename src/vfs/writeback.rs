@@ -209,7 +209,11 @@ impl Vfs {
                 let size = state.size;
                 drop(state);
                 if let Err(error) = self.persist(&body) {
-                    tracing::warn!(ino = body.ino, %error, "an open file could not be recorded");
+                    tracing::warn!(
+                        ino = body.ino,
+                        error = error.logged(),
+                        "an open file could not be recorded"
+                    );
                     continue;
                 }
                 self.queue.set(body.ino, size, Duration::ZERO);
@@ -247,7 +251,7 @@ impl Vfs {
         let mut failed = None;
         if let Err(error) = result {
             let delay = retry_delay(waiting.attempts);
-            tracing::warn!(%error, retry_in = ?delay, "an upload failed");
+            tracing::warn!(ino, error = error.logged(), retry_in = ?delay, "an upload failed");
             self.note_upload_failure(ino, &error);
             failed = Some((delay, waiting.attempts + 1));
         } else {
