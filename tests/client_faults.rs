@@ -295,9 +295,11 @@ async fn a_short_download_is_an_error_and_no_content() {
     let bench = Bench::new().await;
     let token = put(&*bench.client, "faults", "x.bin", &content(2, LARGE)).await;
     bench.fault("downstream", Fault::ShortStream { bytes: 100_000 }, When::Always);
-    let download = bench.client.get(&token).await.unwrap();
-    let read: Result<Vec<Bytes>, _> = download.stream.try_collect().await;
-    let error = read.unwrap_err();
+    let read = async {
+        let download = bench.client.get(&token).await?;
+        download.stream.try_collect::<Vec<Bytes>>().await
+    };
+    let error = read.await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert!(!error.to_string().contains("auth="), "{error}");
     bench.end().await;
