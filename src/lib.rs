@@ -8,6 +8,7 @@
 //! catalog    names, segments, publish, merge        content  staging, cache, write-back, fetch, parts
 //! store      what a token store offers, with retry and limits as decorators
 //! privicore  the client: HTTP, channel, flows       engine   the embedded server
+//! db         the local database: sealed values, the journal
 //! protocol   wire words     crypto  seal/open       env  clock, randomness     telemetry
 //! ```
 //!

@@ -28,7 +28,7 @@ use crate::control;
 use crate::crypto::{KeyError, MasterKey};
 use crate::mount::{Backend, MountConfig, Service, Tuning};
 use crate::privicore::Secret;
-use crate::vfs::Durability;
+use crate::vfs::{DEFAULT_LOCAL_NAMES, Durability};
 
 /// Reads an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -36,21 +36,6 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-
-/// Names that nobody wants in a vault: files that editors, desktops and kernels keep only
-/// while something is open or shown.
-const LOCAL_NAMES: &[&str] = &[
-    ".*.swp",
-    ".*.swo",
-    ".*.swx",
-    ".#*",
-    ".~lock.*#",
-    ".DS_Store",
-    "._*",
-    ".fuse_hidden*",
-    ".nfs*",
-    "Thumbs.db",
-];
 
 /// Why no configuration came of it. Holds no secret.
 #[derive(Debug, thiserror::Error)]
@@ -345,7 +330,7 @@ fn tuning(layer: &Layer) -> Result<Tuning, ConfigError> {
         local_names: layer
             .local_names
             .clone()
-            .unwrap_or_else(|| LOCAL_NAMES.iter().map(|&name| name.to_owned()).collect()),
+            .unwrap_or_else(|| DEFAULT_LOCAL_NAMES.iter().map(|&name| name.to_owned()).collect()),
         parallel: layer.parallel.unwrap_or(16),
         deadline: Duration::from_secs(layer.deadline.unwrap_or(30)),
         poll_interval: Duration::from_secs(layer.poll_interval.unwrap_or(60)),

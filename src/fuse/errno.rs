@@ -1,84 +1,60 @@
 //! `VfsError` to errno and log level: one table, exhaustive on purpose.
 //!
-//! A failed operation is logged here, once, where it is answered. The victim's name is
-//! left out unless [`telemetry::shows_names`] says that the log may hold names: the log
-//! of a mount in the background lies in the state directory, which holds none.
+//! A failed operation is logged here, once, where it is answered; [`VfsError::logged`]
+//! leaves the victim's name out where the log may not hold names.
 
 use fuser::Errno;
 use tracing::Level;
 
-use crate::telemetry;
 use crate::vfs::{Ino, VfsError};
-
-/// What is answered and at which level it is logged, and the victim.
-struct Row<'a> {
-    errno: Errno,
-    level: Level,
-    what: &'a str,
-}
-
-const fn row(errno: Errno, level: Level, what: &str) -> Row<'_> {
-    Row { errno, level, what }
-}
 
 /// The table. DEBUG: a program asked for something that is not so, which is ordinary.
 /// WARN: the service or a limit stands in the way. ERROR: something is broken.
-fn table(error: &VfsError) -> Row<'_> {
+fn table(error: &VfsError) -> (Errno, Level) {
     use VfsError as E;
     match error {
-        E::NotFound { what } => row(Errno::ENOENT, Level::DEBUG, what),
-        E::Exists { what } => row(Errno::EEXIST, Level::DEBUG, what),
-        E::NotDir { what } => row(Errno::ENOTDIR, Level::DEBUG, what),
-        E::IsDir { what } => row(Errno::EISDIR, Level::DEBUG, what),
-        E::NotEmpty { what } => row(Errno::ENOTEMPTY, Level::DEBUG, what),
-        E::Invalid { what, why: _ } => row(Errno::EINVAL, Level::DEBUG, what),
-        E::NameTooLong { what } => row(Errno::ENAMETOOLONG, Level::DEBUG, what),
-        E::BadHandle { fh: _ } => row(Errno::EBADF, Level::WARN, ""),
-        E::ReadOnly { what } => row(Errno::EROFS, Level::DEBUG, what),
-        E::NotPermitted { what } => row(Errno::EPERM, Level::DEBUG, what),
-        E::Denied { what, why: _ } => row(Errno::EACCES, Level::WARN, what),
-        E::Unauthenticated { what, why: _ } => row(Errno::EACCES, Level::WARN, what),
-        E::Stale { what } => row(Errno::ESTALE, Level::WARN, what),
-        E::TooLarge { what } => row(Errno::EFBIG, Level::WARN, what),
-        E::StagingFull { what, why: _ } => row(Errno::ENOSPC, Level::WARN, what),
-        E::TooManyLinks { what } => row(Errno::EMLINK, Level::DEBUG, what),
-        E::NoAttr { what } => row(Errno::ENODATA, Level::DEBUG, what),
-        E::NoData { fh: _ } => row(Errno::ENXIO, Level::DEBUG, ""),
-        E::Range { what } => row(Errno::ERANGE, Level::DEBUG, what),
+        E::NotFound { .. } => (Errno::ENOENT, Level::DEBUG),
+        E::Exists { .. } => (Errno::EEXIST, Level::DEBUG),
+        E::NotDir { .. } => (Errno::ENOTDIR, Level::DEBUG),
+        E::IsDir { .. } => (Errno::EISDIR, Level::DEBUG),
+        E::NotEmpty { .. } => (Errno::ENOTEMPTY, Level::DEBUG),
+        E::Invalid { .. } => (Errno::EINVAL, Level::DEBUG),
+        E::NameTooLong { .. } => (Errno::ENAMETOOLONG, Level::DEBUG),
+        E::BadHandle { .. } => (Errno::EBADF, Level::WARN),
+        E::ReadOnly { .. } => (Errno::EROFS, Level::DEBUG),
+        E::NotPermitted { .. } => (Errno::EPERM, Level::DEBUG),
+        E::Denied { .. } => (Errno::EACCES, Level::WARN),
+        E::Unauthenticated { .. } => (Errno::EACCES, Level::WARN),
+        E::Stale { .. } => (Errno::ESTALE, Level::WARN),
+        E::TooLarge { .. } => (Errno::EFBIG, Level::WARN),
+        E::StagingFull { .. } => (Errno::ENOSPC, Level::WARN),
+        E::TooManyLinks { .. } => (Errno::EMLINK, Level::DEBUG),
+        E::NoAttr { .. } => (Errno::ENODATA, Level::DEBUG),
+        E::Range { .. } => (Errno::ERANGE, Level::DEBUG),
         // not ENOSYS: the kernel would never ask again, for any file
-        E::Unsupported { what } => row(Errno::EOPNOTSUPP, Level::DEBUG, what),
-        E::TimedOut { what, why: _ } => row(Errno::ETIMEDOUT, Level::WARN, what),
+        E::Unsupported { .. } => (Errno::EOPNOTSUPP, Level::DEBUG),
+        E::TimedOut { .. } => (Errno::ETIMEDOUT, Level::WARN),
         // not EAGAIN: programs take it for a non-blocking descriptor and spin
-        E::Unavailable { what, why: _ } => row(Errno::EIO, Level::WARN, what),
-        E::Corrupt { what, why: _ } => row(Errno::EIO, Level::ERROR, what),
-        E::Local { what, why: _ } => row(Errno::EIO, Level::ERROR, what),
-        E::Closing { what } => row(Errno::EIO, Level::DEBUG, what),
+        E::Unavailable { .. } => (Errno::EIO, Level::WARN),
+        E::Corrupt { .. } => (Errno::EIO, Level::ERROR),
+        E::Local { .. } => (Errno::EIO, Level::ERROR),
+        // what lseek answers past the end
+        E::NoData { .. } => (Errno::ENXIO, Level::DEBUG),
+        E::Closing { .. } => (Errno::EIO, Level::DEBUG),
     }
 }
 
 /// The errno to answer, after logging the failure once. `ino` is the inode that the
 /// request named (the directory, for operations on a name).
 pub(super) fn report(operation: &'static str, ino: Ino, error: &VfsError) -> Errno {
-    let Row { errno, level, what } = table(error);
+    let (errno, level) = table(error);
     let code = errno.code();
     match level {
-        Level::ERROR => tracing::error!(operation, ino, code, "{}", shown(error, what)),
-        Level::WARN => tracing::warn!(operation, ino, code, "{}", shown(error, what)),
-        _ => tracing::debug!(operation, ino, code, "{}", shown(error, what)),
+        Level::ERROR => tracing::error!(operation, ino, code, "{}", error.logged()),
+        Level::WARN => tracing::warn!(operation, ino, code, "{}", error.logged()),
+        _ => tracing::debug!(operation, ino, code, "{}", error.logged()),
     }
     errno
-}
-
-/// The error's text, without the victim's name where the log may not hold one.
-fn shown(error: &VfsError, what: &str) -> String {
-    let text = error.to_string();
-    if telemetry::shows_names() || what.is_empty() {
-        return text;
-    }
-    match text.strip_prefix(what).and_then(|rest| rest.strip_prefix(": ")) {
-        Some(rest) => rest.to_owned(),
-        None => "(withheld)".to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -111,13 +87,13 @@ mod tests {
             (E::StagingFull { what: what(), why: why() }, libc::ENOSPC),
             (E::TooManyLinks { what: what() }, libc::EMLINK),
             (E::NoAttr { what: what() }, libc::ENODATA),
-            (E::NoData { fh: 1 }, libc::ENXIO),
             (E::Range { what: what() }, libc::ERANGE),
             (E::Unsupported { what: what() }, libc::EOPNOTSUPP),
             (E::TimedOut { what: what(), why: why() }, libc::ETIMEDOUT),
             (E::Unavailable { what: what(), why: why() }, libc::EIO),
             (E::Corrupt { what: what(), why: why() }, libc::EIO),
             (E::Local { what: what(), why: why() }, libc::EIO),
+            (E::NoData { fh: 3 }, libc::ENXIO),
             (E::Closing { what: what() }, libc::EIO),
         ]
     }
@@ -125,14 +101,14 @@ mod tests {
     #[test]
     fn every_error_has_the_errno_of_the_documented_table() {
         for (error, errno) in mirror() {
-            assert_eq!(table(&error).errno.code(), errno, "{error}");
+            assert_eq!(table(&error).0.code(), errno, "{error}");
         }
     }
 
     #[test]
     fn a_log_that_may_not_hold_names_holds_none() {
         for (error, _) in mirror() {
-            let text = shown(&error, table(&error).what);
+            let text = error.logged();
             assert!(!text.contains("secret-name"), "{text}");
             assert!(!text.is_empty());
         }

@@ -188,7 +188,7 @@ impl Mounted for Arc<Controls> {
             this.enter(Phase::Draining);
             match this.drain(timeout, progress).await {
                 Err(failure) if !force => return Err(failure),
-                Err(failure) => tracing::warn!("unmounting by force: {}", failure.message),
+                Err(_) => tracing::warn!("unmounting by force"),
                 Ok(()) => {}
             }
             this.take_away(force).await?;

@@ -9,7 +9,7 @@ use super::MountError;
 
 /// The folder in the state directory that the operations layer's database is in. If it
 /// exists, this machine has mounted the vault before and can do so without the service.
-const DATABASE: &str = "db";
+const DATABASE: &str = "catalog";
 /// Held while a process uses the state directory.
 const LOCK: &str = "lock";
 /// Log of a mount in the background.

@@ -225,8 +225,8 @@ async fn wait_for_end(
             let drain = Arc::clone(vfs).sync_all(Some(config.drain_timeout), Arc::new(|_| ()));
             tokio::select! {
                 result = timeout_at(until, drain) => {
-                    if let Ok(Err(error)) = result {
-                        tracing::debug!(%error, "drain");
+                    if !matches!(result, Ok(Ok(()))) {
+                        tracing::warn!("not everything reached the vault in time");
                     }
                     return until;
                 }

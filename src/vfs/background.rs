@@ -58,7 +58,10 @@ impl Vfs {
             match self.publish_once().await {
                 Ok(()) => delay = PUBLISH_SETTLE,
                 Err(error) => {
-                    tracing::warn!(%error, "the catalog could not be published; trying again");
+                    tracing::warn!(
+                        error = error.logged(),
+                        "the catalog could not be published; trying again"
+                    );
                     delay = (delay * 2).min(Duration::from_secs(30));
                     self.want_publish();
                 }
@@ -97,7 +100,10 @@ impl Vfs {
                 self.look_for_files().await
             };
             if let Err(error) = looked.await {
-                tracing::warn!(%error, "other clients' changes could not be looked for");
+                tracing::warn!(
+                    error = error.logged(),
+                    "other clients' changes could not be looked for"
+                );
             }
         }
     }
@@ -165,7 +171,7 @@ impl Vfs {
                 ("deletions that are due", self.delete_due().await),
             ] {
                 if let Err(error) = result {
-                    tracing::warn!(%error, "{what}: trying again later");
+                    tracing::warn!(error = error.logged(), "{what}: trying again later");
                 }
             }
             tokio::time::sleep(HOUSEKEEPING).await;

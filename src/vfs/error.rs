@@ -6,6 +6,7 @@ use crate::content::fetch::FetchError;
 use crate::content::staging::StagingError;
 use crate::db::DbError;
 use crate::store::{StoreError, StoreErrorKind};
+use crate::telemetry;
 
 /// Why an operation failed. `fuse::errno` maps each variant to one errno, exhaustively.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,6 +68,47 @@ pub enum VfsError {
 pub type VfsResult<T> = Result<T, VfsError>;
 
 impl VfsError {
+    /// The victim: a path or a name, or what else was refused; empty for a handle.
+    fn victim(&self) -> &str {
+        match self {
+            Self::NotFound { what }
+            | Self::Exists { what }
+            | Self::NotDir { what }
+            | Self::IsDir { what }
+            | Self::NotEmpty { what }
+            | Self::Invalid { what, .. }
+            | Self::NameTooLong { what }
+            | Self::ReadOnly { what }
+            | Self::NotPermitted { what }
+            | Self::Denied { what, .. }
+            | Self::Unauthenticated { what, .. }
+            | Self::Stale { what }
+            | Self::TooLarge { what }
+            | Self::StagingFull { what, .. }
+            | Self::TooManyLinks { what }
+            | Self::NoAttr { what }
+            | Self::Range { what }
+            | Self::Unsupported { what }
+            | Self::TimedOut { what, .. }
+            | Self::Unavailable { what, .. }
+            | Self::Corrupt { what, .. }
+            | Self::Local { what, .. }
+            | Self::Closing { what } => what,
+            Self::BadHandle { fh: _ } | Self::NoData { fh: _ } => "",
+        }
+    }
+
+    /// The error as a log may hold it: without the victim, unless the log may hold names.
+    /// Every log line about an operation goes through this.
+    pub fn logged(&self) -> String {
+        let text = self.to_string();
+        if telemetry::shows_names() || self.victim().is_empty() {
+            return text;
+        }
+        let rest = text.strip_prefix(self.victim()).and_then(|rest| rest.strip_prefix(": "));
+        rest.unwrap_or("(withheld)").to_owned()
+    }
+
     /// Turns a store's error into the operation's, for the file `what`.
     pub fn from_store(what: impl Into<String>, error: &StoreError) -> Self {
         use StoreErrorKind as K;
