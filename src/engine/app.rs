@@ -4,10 +4,11 @@
 //! connection. Its outcome is committed together with its effect, so a poll after a
 //! restart tells the truth; only then does the ack go out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
@@ -66,7 +67,9 @@ pub(super) struct App {
     pub stretchers: Semaphore,
     /// Upload tokens in use or used up, until their reservation expires.
     pub used_uploads: Mutex<HashMap<String, u64>>,
-    running: Mutex<HashMap<Uuid, ()>>,
+    running: Mutex<HashSet<Uuid>>,
+    /// When the last complete sweep began; what ran out before is gone.
+    swept: AtomicU64,
     reads: Mutex<LruCache<Uuid, Option<String>>>,
 }
 
@@ -114,7 +117,8 @@ impl App {
             stop: CancellationToken::new(),
             stretchers: Semaphore::new(STRETCHERS),
             used_uploads: Mutex::new(HashMap::new()),
-            running: Mutex::new(HashMap::new()),
+            running: Mutex::new(HashSet::new()),
+            swept: AtomicU64::new(0),
             reads: Mutex::new(LruCache::new(remembered)),
         }
     }
@@ -164,7 +168,7 @@ impl App {
         step: impl FnOnce(&mut Tx<'_>, P) -> Result<Option<String>, Refusal> + Send + 'static,
     ) -> Uuid {
         let id = self.new_id();
-        self.running.lock().insert(id, ());
+        self.running.lock().insert(id);
         let fault = self.faults.strike(Moment::Ack, &[op, ACK]);
         let early = fault == Some(Fault::EarlyAck);
         let (done, acked) = oneshot::channel();
@@ -305,7 +309,7 @@ impl App {
     /// Where a command stands; `None` for an unknown one.
     pub(super) fn progress(&self, id: Uuid) -> Result<Option<Progress>, StorageError> {
         // In this order: a command leaves `running` only after its outcome is readable.
-        if self.running.lock().contains_key(&id) {
+        if self.running.lock().contains(&id) {
             return Ok(Some(Progress::Running));
         }
         let settled = |rejected: Option<String>| match rejected {
@@ -321,12 +325,16 @@ impl App {
 
     /// Removes what has run out: reservations with their data, sessions, old outcomes,
     /// download tokens, buffered messages.
-    pub(super) async fn sweep(&self) -> Result<(), StorageError> {
+    pub(super) async fn sweep(self: &Arc<Self>) -> Result<(), StorageError> {
         let now = self.now();
         self.hub.sweep(now);
         self.downloads.sweep(now);
         self.used_uploads.lock().retain(|_, expires_at| *expires_at > now);
-        super::sweep::expire_records(self, now).await
+        // A clock that was set back makes the sweep start over.
+        let since = Some(self.swept.load(Ordering::Relaxed)).filter(|since| *since <= now);
+        super::sweep::expire_records(self, since.unwrap_or(0), now).await?;
+        self.swept.store(now, Ordering::Relaxed);
+        super::sweep::reclaim(self).await
     }
 
     /// Where a client reaches the engine: the listener's address, or on an unspecified

@@ -36,8 +36,9 @@ const GROUP_BYTES: usize = 8 << 20;
 
 const TOTALS: &[u8] = b"totals";
 
-/// Whether a mutation must survive a power cut, or only the death of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a mutation must survive a power cut, or only the death of the process; the
+/// stricter is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Durability {
     /// Reservations and rejections: losing one costs a retry.
     Process,
@@ -75,6 +76,7 @@ struct Effects {
     dirs: BTreeSet<PathBuf>,
     placed: Vec<Uuid>,
     removed_files: Vec<Uuid>,
+    removed_bytes: u64,
     listed: Vec<(Uuid, u64)>,
     unlisted: Vec<(Uuid, u64)>,
 }
@@ -84,6 +86,7 @@ impl Effects {
         self.dirs.extend(other.dirs);
         self.placed.extend(other.placed);
         self.removed_files.extend(other.removed_files);
+        self.removed_bytes += other.removed_bytes;
         self.listed.extend(other.listed);
         self.unlisted.extend(other.unlisted);
     }
@@ -163,7 +166,10 @@ impl Tx<'_> {
     /// Lets go of a payload; a file is unlinked after the commit.
     pub(super) fn discard(&mut self, payload: Payload) {
         match payload.place {
-            Place::Record => self.remove(Space::Payloads, payload.id.as_bytes()),
+            Place::Record => {
+                self.remove(Space::Payloads, payload.id.as_bytes());
+                self.local_effects.removed_bytes += payload.len;
+            }
             Place::File => {
                 self.remove(Space::Files, payload.id.as_bytes());
                 self.local_effects.removed_files.push(payload.id);
@@ -208,7 +214,15 @@ pub(super) enum Received {
 /// Hands mutations to the committer thread.
 pub(super) struct Committer {
     jobs: mpsc::Sender<Job>,
-    tokens: Arc<AtomicU64>,
+    gauges: Arc<Gauges>,
+}
+
+/// Figures the committer leaves for others.
+#[derive(Debug, Default)]
+struct Gauges {
+    tokens: AtomicU64,
+    /// Bytes of small payloads removed since somebody took note.
+    removed: AtomicU64,
 }
 
 impl Committer {
@@ -243,7 +257,14 @@ impl Committer {
 
     /// Permanent tokens as of the last commit.
     pub(super) fn tokens(&self) -> u64 {
-        self.tokens.load(Ordering::Relaxed)
+        self.gauges.tokens.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of small payloads removed since the count was last taken; takes it if it has
+    /// reached `enough`.
+    pub(super) fn take_removed(&self, enough: u64) -> Option<u64> {
+        let removed = &self.gauges.removed;
+        (removed.load(Ordering::Relaxed) >= enough).then(|| removed.swap(0, Ordering::Relaxed))
     }
 
     /// Ends the thread after what was handed in before.
@@ -260,7 +281,14 @@ pub(super) struct Writer {
     pub(super) env: Env,
     jobs: mpsc::Receiver<Job>,
     totals: Totals,
-    tokens: Arc<AtomicU64>,
+    gauges: Arc<Gauges>,
+}
+
+/// The mutations of a group, run and waiting for its commit.
+struct Collected {
+    durability: Durability,
+    releases: Vec<Release>,
+    go_on: bool,
 }
 
 impl Writer {
@@ -272,10 +300,11 @@ impl Writer {
         env: Env,
     ) -> Result<(Committer, Self), StorageError> {
         let totals: Totals = db.load(Space::Meta, TOTALS)?.unwrap_or_default();
-        let tokens = Arc::new(AtomicU64::new(totals.tokens));
+        let tokens = AtomicU64::new(totals.tokens);
+        let gauges = Arc::new(Gauges { tokens, ..Gauges::default() });
         let (sender, jobs) = mpsc::channel();
-        let committer = Committer { jobs: sender, tokens: Arc::clone(&tokens) };
-        Ok((committer, Self { db, files, listings, env, jobs, totals, tokens }))
+        let committer = Committer { jobs: sender, gauges: Arc::clone(&gauges) };
+        Ok((committer, Self { db, files, listings, env, jobs, totals, gauges }))
     }
 
     /// Commits group after group until told to stop, or until the disk fails.
@@ -294,7 +323,27 @@ impl Writer {
 
     /// One group; `false` if it ended with the order to stop.
     fn group(&mut self, durability: Durability, first: Mutation) -> Result<bool, StorageError> {
-        let mut tx = Tx {
+        let mut tx = self.begin();
+        let collected = Self::collect(&self.jobs, &mut tx, durability, first);
+        let Tx { group, totals, effects, .. } = tx;
+        let outcome = self.commit(group, totals, &effects, collected.durability);
+        if outcome.is_ok() {
+            self.totals = totals;
+            self.gauges.tokens.store(totals.tokens, Ordering::Relaxed);
+            self.gauges.removed.fetch_add(effects.removed_bytes, Ordering::Relaxed);
+            self.listings.apply(&effects.listed, &effects.unlisted);
+        }
+        self.files.settled(&effects.placed);
+        for release in collected.releases {
+            release(outcome.is_ok());
+        }
+        outcome?;
+        self.files.unlink(effects.removed_files);
+        Ok(collected.go_on)
+    }
+
+    fn begin(&self) -> Tx<'_> {
+        Tx {
             db: &self.db,
             files: &self.files,
             now: self.env.millis(),
@@ -305,41 +354,33 @@ impl Writer {
             effects: Effects::default(),
             local_effects: Effects::default(),
             bytes: 0,
-        };
-        let mut releases = vec![first(&mut tx)];
+        }
+    }
+
+    /// Runs `first` and whatever else waits, up to the limits of a group.
+    fn collect(
+        jobs: &mpsc::Receiver<Job>,
+        tx: &mut Tx<'_>,
+        durability: Durability,
+        first: Mutation,
+    ) -> Collected {
+        let mut collected = Collected { durability, releases: vec![first(tx)], go_on: true };
         tx.absorb();
-        let mut mode = durability;
-        let mut go_on = true;
-        while releases.len() < GROUP_JOBS && tx.bytes < GROUP_BYTES {
-            match self.jobs.try_recv() {
+        while collected.releases.len() < GROUP_JOBS && tx.bytes < GROUP_BYTES {
+            match jobs.try_recv() {
                 Ok(Job::Run(durability, mutation)) => {
-                    if durability == Durability::Machine {
-                        mode = Durability::Machine;
-                    }
-                    releases.push(mutation(&mut tx));
+                    collected.durability = collected.durability.max(durability);
+                    collected.releases.push(mutation(tx));
                     tx.absorb();
                 }
                 Ok(Job::Stop) => {
-                    go_on = false;
+                    collected.go_on = false;
                     break;
                 }
                 Err(_) => break,
             }
         }
-        let Tx { group, totals, effects, .. } = tx;
-        let outcome = self.commit(group, totals, &effects, mode);
-        if outcome.is_ok() {
-            self.totals = totals;
-            self.tokens.store(totals.tokens, Ordering::Relaxed);
-            self.listings.apply(&effects.listed, &effects.unlisted);
-        }
-        self.files.settled(&effects.placed);
-        for release in releases {
-            release(outcome.is_ok());
-        }
-        outcome?;
-        self.files.unlink(effects.removed_files);
-        Ok(go_on)
+        collected
     }
 
     fn commit(
@@ -359,12 +400,12 @@ impl Writer {
         let mut batch = self.db.batch().durability(Some(persist));
         for ((space, key), value) in group {
             match value {
-                Some(value) => batch.insert(self.db.keyspace(space), key, value),
-                None => batch.remove(self.db.keyspace(space), key),
+                Some(value) => self.db.put(&mut batch, space, &key, value),
+                None => self.db.remove(&mut batch, space, &key),
             }
         }
         if totals != self.totals {
-            batch.insert(self.db.keyspace(Space::Meta), TOTALS, encode(&totals)?);
+            self.db.put(&mut batch, Space::Meta, TOTALS, encode(&totals)?.into());
         }
         Ok(batch.commit()?)
     }

@@ -1,11 +1,12 @@
-//! The record store: keyspaces of one fjall database, reads that see committed data only.
+//! The record store: one fjall database, and reads that see committed data only.
 //!
 //! Writes go through `commit.rs` alone, which is the only place that makes a batch.
 
 use std::path::Path;
 
 use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, Readable, Slice, Snapshot,
+    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, Readable,
+    Slice, Snapshot,
 };
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -29,59 +30,49 @@ pub enum StorageError {
     Stopped,
 }
 
-/// A family of records with its own keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A family of records with its own keys. The number is the first byte of their keys in
+/// the database, so it must not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub(super) enum Space {
-    /// Single values: secret, engine key, totals.
-    Meta,
+    /// Single values: secret, format, totals.
+    Meta = 0,
     /// Profile id -> profile.
-    Profiles,
+    Profiles = 1,
     /// User name -> profile id.
-    Usernames,
+    Usernames = 2,
     /// Digest of a bearer token -> session.
-    Sessions,
+    Sessions = 3,
     /// Command id -> outcome.
-    Commands,
+    Commands = 4,
     /// Token string -> token or alias.
-    Tokens,
+    Tokens = 5,
     /// Profile and sequence -> permanent token.
-    Order,
+    Order = 6,
     /// Profile, context digest and sequence -> permanent token.
-    Contexts,
+    Contexts = 7,
     /// Expiry and token string -> nothing.
-    Expiries,
+    Expiries = 8,
     /// Payload id -> bytes of a small payload.
-    Payloads,
+    Payloads = 9,
     /// Payload id of each payload file -> nothing.
-    Files,
+    Files = 10,
 }
-
-const SPACES: [(Space, &str); 11] = [
-    (Space::Meta, "meta"),
-    (Space::Profiles, "profiles"),
-    (Space::Usernames, "usernames"),
-    (Space::Sessions, "sessions"),
-    (Space::Commands, "commands"),
-    (Space::Tokens, "tokens"),
-    (Space::Order, "order"),
-    (Space::Contexts, "contexts"),
-    (Space::Expiries, "expiries"),
-    (Space::Payloads, "payloads"),
-    (Space::Files, "files"),
-];
 
 // The engine shares a process with a mount whose memory is bounded: small buffers.
 const CACHE_BYTES: u64 = 8 << 20;
 const RECORD_MEMTABLE_BYTES: u64 = 8 << 20;
 const PAYLOAD_MEMTABLE_BYTES: u64 = 16 << 20;
-const JOURNAL_BYTES: u64 = 128 << 20;
+const JOURNAL_BYTES: u64 = 64 << 20;
 /// Values above this leave the tree, so compaction does not rewrite them.
 const SEPARATE_ABOVE: u32 = 1 << 10;
 
-/// The open database.
+/// The open database: one keyspace for payloads, whose values live outside its tree, and
+/// one for everything else, because each keyspace costs syncs at start and a buffer.
 pub(super) struct Db {
     database: Database,
-    spaces: Vec<Keyspace>,
+    records: Keyspace,
+    payloads: Keyspace,
 }
 
 impl Db {
@@ -92,15 +83,30 @@ impl Db {
             .max_journaling_size(JOURNAL_BYTES)
             .worker_threads(2)
             .open()?;
-        let spaces = SPACES
-            .iter()
-            .map(|(space, name)| database.keyspace(name, || options(*space)))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { database, spaces })
+        let options = KeyspaceCreateOptions::default;
+        let records =
+            database.keyspace("records", || options().max_memtable_size(RECORD_MEMTABLE_BYTES))?;
+        // Every value file may be collected, not only old ones.
+        let separation =
+            KvSeparationOptions::default().separation_threshold(SEPARATE_ABOVE).age_cutoff(1.0);
+        let payloads = database.keyspace("payloads", || {
+            let options = options().max_memtable_size(PAYLOAD_MEMTABLE_BYTES);
+            options.with_kv_separation(Some(separation.clone()))
+        })?;
+        Ok(Self { database, records, payloads })
     }
 
-    pub(super) fn batch(&self) -> fjall::OwnedWriteBatch {
+    /// A batch to commit; see [`Db::put`] and [`Db::remove`].
+    pub(super) fn batch(&self) -> OwnedWriteBatch {
         self.database.batch()
+    }
+
+    pub(super) fn put(&self, batch: &mut OwnedWriteBatch, space: Space, key: &[u8], value: Slice) {
+        batch.insert(self.keyspace(space), tagged(space, key), value);
+    }
+
+    pub(super) fn remove(&self, batch: &mut OwnedWriteBatch, space: Space, key: &[u8]) {
+        batch.remove(self.keyspace(space), tagged(space, key));
     }
 
     /// One moment of the whole database, for reads that belong together. Keep it short.
@@ -108,20 +114,32 @@ impl Db {
         View { db: self, snapshot: self.database.snapshot() }
     }
 
-    pub(super) fn keyspace(&self, space: Space) -> &Keyspace {
-        &self.spaces[space as usize]
+    /// Gives the disk space of removed small payloads back, which the database does by
+    /// itself only as more is written. Takes a while; runs beside everything else.
+    pub(super) fn reclaim(&self) -> Result<(), StorageError> {
+        // The first pass finds what is dead, the second rewrites files that are partly so.
+        for _ in 0..2 {
+            self.payloads.rotate_memtable_and_wait()?;
+            self.payloads.major_compact()?;
+        }
+        Ok(())
+    }
+
+    fn keyspace(&self, space: Space) -> &Keyspace {
+        if space == Space::Payloads { &self.payloads } else { &self.records }
     }
 }
 
-fn options(space: Space) -> KeyspaceCreateOptions {
-    let options = KeyspaceCreateOptions::default();
-    if space == Space::Payloads {
-        let separation = KvSeparationOptions::default().separation_threshold(SEPARATE_ABOVE);
-        options.max_memtable_size(PAYLOAD_MEMTABLE_BYTES).with_kv_separation(Some(separation))
-    } else {
-        options.max_memtable_size(RECORD_MEMTABLE_BYTES)
-    }
+/// A key as the database has it.
+fn tagged(space: Space, key: &[u8]) -> Vec<u8> {
+    let mut tagged = Vec::with_capacity(key.len() + 1);
+    tagged.push(space as u8);
+    tagged.extend_from_slice(key);
+    tagged
 }
+
+/// A key, without its space, and a value.
+pub(super) type Item = (Vec<u8>, Slice);
 
 /// The database as it was at one moment.
 pub(super) struct View<'a> {
@@ -130,25 +148,25 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// Values from a key on, under a prefix, in key order.
-    pub(super) fn values_from(
+    /// Keys and values of a space from a key on, under a prefix, in key order.
+    pub(super) fn from(
         &self,
         space: Space,
         prefix: &[u8],
         from: &[u8],
-    ) -> impl Iterator<Item = Result<Slice, StorageError>> {
-        let prefix = prefix.to_vec();
-        let range = self.snapshot.range(self.db.keyspace(space), from.to_vec()..);
+    ) -> impl Iterator<Item = Result<Item, StorageError>> + use<> {
+        let prefix = tagged(space, prefix);
+        let range = self.snapshot.range(self.db.keyspace(space), tagged(space, from)..);
         range.map(|guard| Ok(guard.into_inner()?)).map_while(move |item| match item {
-            Ok((key, value)) => key.starts_with(&prefix).then_some(Ok(value)),
+            Ok((key, value)) => key.starts_with(&prefix).then(|| Ok((key[1..].to_vec(), value))),
             Err(error) => Some(Err(error)),
         })
     }
 
-    /// How many keys have a prefix.
+    /// How many keys of a space have a prefix.
     pub(super) fn count(&self, space: Space, prefix: &[u8]) -> Result<usize, StorageError> {
         let mut count = 0;
-        for guard in self.snapshot.prefix(self.db.keyspace(space), prefix) {
+        for guard in self.snapshot.prefix(self.db.keyspace(space), tagged(space, prefix)) {
             guard.key()?;
             count += 1;
         }
@@ -158,7 +176,7 @@ impl View<'_> {
 
 impl Records for View<'_> {
     fn raw(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, StorageError> {
-        Ok(self.snapshot.get(self.db.keyspace(space), key)?)
+        Ok(self.snapshot.get(self.db.keyspace(space), tagged(space, key))?)
     }
 }
 
@@ -179,16 +197,6 @@ pub(super) trait Records {
 
 impl Records for Db {
     fn raw(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, StorageError> {
-        Ok(self.keyspace(space).get(key)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spaces_are_listed_in_the_order_of_their_numbers() {
-        assert!(SPACES.iter().enumerate().all(|(i, (space, _))| *space as usize == i));
+        Ok(self.keyspace(space).get(tagged(space, key))?)
     }
 }

@@ -37,8 +37,8 @@ impl Listings {
     /// scan and the list's birth.
     pub(super) fn build(&self, db: &Db, profile: Uuid) -> Result<(), StorageError> {
         let mut list = Sequences::default();
-        for guard in db.keyspace(Space::Order).prefix(profile.as_bytes()) {
-            let key = guard.key()?;
+        for item in db.view().from(Space::Order, profile.as_bytes(), profile.as_bytes()) {
+            let (key, _) = item?;
             list.push(trailing_sequence(&key).ok_or(StorageError::Record)?);
         }
         self.0.lock().insert(profile, list);

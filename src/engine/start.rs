@@ -208,7 +208,8 @@ struct Store {
 /// Opens the store on the thread that will write to it.
 async fn open_store(dir: &Path, env: &Env) -> Result<(Store, thread::JoinHandle<()>), EngineError> {
     let (opened, result) = oneshot::channel();
-    let (dir, env, runtime) = (dir.to_owned(), env.clone(), tokio::runtime::Handle::current());
+    let kept = dir.to_owned();
+    let (dir, env, runtime) = (kept.clone(), env.clone(), tokio::runtime::Handle::current());
     let spawned = thread::Builder::new().name("engine-commit".to_owned()).spawn(move || {
         private_files();
         let _runtime = runtime.enter();
@@ -223,8 +224,12 @@ async fn open_store(dir: &Path, env: &Env) -> Result<(Store, thread::JoinHandle<
         }
     });
     let thread = spawned.map_err(StorageError::File)?;
-    let store = result.await.unwrap_or(Err(StorageError::Stopped))?;
-    Ok((store, thread))
+    match result.await.unwrap_or(Err(StorageError::Stopped)) {
+        Ok(store) => Ok((store, thread)),
+        // An engine that was dropped without a shutdown has not let go yet.
+        Err(StorageError::Database(fjall::Error::Locked)) => Err(EngineError::InUse(kept)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn open_parts(dir: &Path, env: Env) -> Result<(Store, Writer), StorageError> {

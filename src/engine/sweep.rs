@@ -1,7 +1,9 @@
 //! Removing what has run out, a bounded batch per commit.
 
+use std::sync::Arc;
+
 use super::app::App;
-use super::commit::Durability;
+use super::commit::{Durability, Tx};
 use super::db::{Space, StorageError};
 use super::records::{Session, decode, expiry_token};
 use super::tokens;
@@ -11,40 +13,55 @@ const BATCH: usize = 512;
 /// How long a command's outcome can be polled (protocol reference, E.2).
 const COMMANDS_MS: u64 = 24 * 3_600 * 1_000;
 
+/// Removed bytes that are worth a compaction.
+const RECLAIM_BYTES: u64 = 64 << 20;
+
 type Keys = Vec<Vec<u8>>;
 
-/// Expired reservations and aliases, ended sessions, old command outcomes.
-pub(super) async fn expire_records(app: &App, now: u64) -> Result<(), StorageError> {
-    let upto = now.saturating_add(1).to_be_bytes().to_vec();
-    remove(app, Space::Expiries, move |app| first_keys(app, Space::Expiries, &upto)).await?;
+/// Expired reservations and aliases, ended sessions, old command outcomes. Nothing that
+/// ran out before `since` is left, so the search starts there and does not walk over what
+/// earlier sweeps removed.
+pub(super) async fn expire_records(
+    app: &Arc<App>,
+    since: u64,
+    now: u64,
+) -> Result<(), StorageError> {
+    let key = |at: u64| at.to_be_bytes().to_vec();
+    let (from, upto) = (key(since), key(now.saturating_add(1)));
+    remove(app, Space::Expiries, move |app| keys(app, Space::Expiries, &from, &upto)).await?;
     remove(app, Space::Sessions, move |app| ended_sessions(app, now)).await?;
     // A command id begins with its milliseconds, as 48 bits.
-    let upto = now.saturating_sub(COMMANDS_MS).to_be_bytes()[2..].to_vec();
-    remove(app, Space::Commands, move |app| first_keys(app, Space::Commands, &upto)).await
+    let key = |at: u64| at.saturating_sub(COMMANDS_MS).to_be_bytes()[2..].to_vec();
+    let (from, upto) = (key(since), key(now));
+    remove(app, Space::Commands, move |app| keys(app, Space::Commands, &from, &upto)).await
 }
 
+/// Gives disk space back once enough small payloads have been removed.
+pub(super) async fn reclaim(app: &Arc<App>) -> Result<(), StorageError> {
+    let Some(bytes) = app.committer.take_removed(RECLAIM_BYTES) else { return Ok(()) };
+    let db = Arc::clone(&app.db);
+    let work = tokio::task::spawn_blocking(move || db.reclaim());
+    work.await.map_err(|_| StorageError::Stopped)??;
+    tracing::debug!(bytes, "space of removed payloads reclaimed");
+    Ok(())
+}
+
+/// Removes what `find` finds, until it finds no more.
 async fn remove(
-    app: &App,
+    app: &Arc<App>,
     space: Space,
-    find: impl Fn(&App) -> Result<Keys, StorageError>,
+    find: impl Fn(&App) -> Result<Keys, StorageError> + Clone + Send + 'static,
 ) -> Result<(), StorageError> {
     loop {
-        let keys = find(app)?;
+        let keys = {
+            let (app, find) = (Arc::clone(app), find.clone());
+            tokio::task::spawn_blocking(move || find(&app))
+        };
+        let keys = keys.await.map_err(|_| StorageError::Stopped)??;
         let last = keys.len() < BATCH;
         if !keys.is_empty() {
-            app.committer
-                .run(Durability::Process, move |tx| {
-                    for key in keys {
-                        match (space, key.first_chunk(), expiry_token(&key)) {
-                            (Space::Expiries, Some(at), Some(name)) => {
-                                tokens::expire(tx, u64::from_be_bytes(*at), name)?;
-                            }
-                            _ => tx.remove(space, &key),
-                        }
-                    }
-                    Ok::<_, StorageError>(())
-                })
-                .await?;
+            let step = move |tx: &mut Tx<'_>| keys.iter().try_for_each(|k| drop_one(tx, space, k));
+            app.committer.run(Durability::Process, step).await?;
         }
         if last {
             return Ok(());
@@ -52,18 +69,38 @@ async fn remove(
     }
 }
 
-fn first_keys(app: &App, space: Space, upto: &[u8]) -> Result<Keys, StorageError> {
-    let range = app.db.keyspace(space).range(..upto.to_vec());
-    range.take(BATCH).map(|guard| Ok(guard.key()?.to_vec())).collect()
+fn drop_one(tx: &mut Tx<'_>, space: Space, key: &[u8]) -> Result<(), StorageError> {
+    match (space, key.first_chunk(), expiry_token(key)) {
+        (Space::Expiries, Some(at), Some(name)) => {
+            tokens::expire(tx, u64::from_be_bytes(*at), name)
+        }
+        _ => {
+            tx.remove(space, key);
+            Ok(())
+        }
+    }
+}
+
+/// Keys of a space from `from` to below `upto`.
+fn keys(app: &App, space: Space, from: &[u8], upto: &[u8]) -> Result<Keys, StorageError> {
+    let mut keys = Keys::new();
+    for item in app.db.view().from(space, &[], from).take(BATCH) {
+        let (key, _) = item?;
+        if key.as_slice() >= upto {
+            break;
+        }
+        keys.push(key);
+    }
+    Ok(keys)
 }
 
 fn ended_sessions(app: &App, now: u64) -> Result<Keys, StorageError> {
     let mut keys = Keys::new();
-    for guard in app.db.keyspace(Space::Sessions).iter() {
-        let (key, value) = guard.into_inner()?;
+    for item in app.db.view().from(Space::Sessions, &[], &[]) {
+        let (key, value) = item?;
         let session: Session = decode(&value)?;
         if session.expires_at <= now {
-            keys.push(key.to_vec());
+            keys.push(key);
         }
         if keys.len() == BATCH {
             break;

@@ -87,11 +87,13 @@ impl Vfs {
         deadline: Option<Duration>,
         progress: Arc<dyn Fn(SyncProgress) + Send + Sync>,
     ) -> VfsResult<()> {
+        let _hurry = self.queue.hurry();
         let started = Instant::now();
+        let mut pause = PROGRESS / 20;
         let mut moved = Instant::now();
         let mut before = SyncProgress::default();
         loop {
-            self.hurry_everything()?;
+            self.queue_everything()?;
             let (files_left, bytes_left) = self.left();
             let mut refused = None;
             if files_left == 0 {
@@ -110,10 +112,8 @@ impl Vfs {
             if stuck || deadline.is_some_and(|d| started.elapsed() > d) {
                 return Err(self.not_all(now, refused));
             }
-            let woken = self.queue.changed.notified();
-            if tokio::time::timeout(PROGRESS, woken).await.is_ok() && files_left == 0 {
-                tokio::time::sleep(PROGRESS).await; // nothing to wait for but the outbox
-            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PROGRESS);
         }
     }
 
@@ -129,9 +129,9 @@ impl Vfs {
         VfsError::TimedOut { what: "sync".into(), why }
     }
 
-    /// Makes everything due that waits, open files included: `close` returns before the
+    /// Queues everything that waits, open files included: `close` returns before the
     /// kernel tells us of the release, so open handles may be closed ones.
-    fn hurry_everything(&self) -> VfsResult<()> {
+    fn queue_everything(&self) -> VfsResult<()> {
         let bodies: Vec<_> = self.bodies.lock().values().cloned().collect();
         for body in bodies {
             let (dirty, size, uploading) = {
@@ -147,7 +147,6 @@ impl Vfs {
                 self.queue.set(body.ino, size, Duration::ZERO);
             }
         }
-        self.queue.hurry();
         Ok(())
     }
 

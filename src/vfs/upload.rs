@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::body::{Body, Chunk, Overlay, State, pieces};
 use super::error::{VfsError, VfsResult};
@@ -27,12 +27,19 @@ use crate::catalog::{Content, Inode, Version, keys};
 use crate::content::CHUNK;
 use crate::content::blob::BLOCK;
 use crate::content::manifest::{Manifest, part_count, part_len};
-use crate::crypto::IV_LEN;
+use crate::crypto::{IV_LEN, sealed_len};
 use crate::db::Space;
-use crate::store::{FileMeta, Payload, Token};
+use crate::store::{FileMeta, OpenStream, Payload, Token};
 
 /// Rounds of uploading parts that changed meanwhile before the file is frozen.
 const ROUNDS: usize = 3;
+
+/// Largest payload that is sealed in memory; a larger one (splitting is forbidden) is
+/// sealed while it is sent.
+const WHOLE_MAX: u64 = 80 << 20;
+
+/// Bytes sealed at a time of such a payload.
+const STREAM_PIECE: u64 = 1 << 20;
 
 /// Parts of one file under way at once.
 const PARTS_AT_ONCE: usize = 4;
@@ -71,9 +78,10 @@ impl Vfs {
             state.size
         };
         let split = self.config.split_above.is_some_and(|limit| size > limit);
-        let result = match split {
-            true => self.upload_parts(body, to_the_end).await,
-            false => self.upload_whole(body).await,
+        let result = match (split, size > WHOLE_MAX) {
+            (true, _) => self.upload_parts(body, to_the_end).await,
+            (false, true) => self.upload_streamed(body).await,
+            (false, false) => self.upload_whole(body).await,
         };
         let mut state = body.state.write();
         state.uploading = false;
@@ -93,12 +101,70 @@ impl Vfs {
         let (snapshot, mut buffer) = self.snapshot(body, 0, None).await?;
         let plain = (snapshot.size <= CHUNK).then(|| Bytes::copy_from_slice(&buffer[IV_LEN..]));
         self.remote.cipher.seal_in_place(&mut buffer);
-        let token = self.store_visible(body.ino, snapshot.size, buffer.into()).await?;
+        let payload = Payload::Bytes(buffer.into());
+        let token = self.store_visible(body.ino, snapshot.size, payload).await?;
         if let Some(plain) = plain {
             self.fetcher.keep(&token, plain).await;
         }
         let version = Version::Single { token };
         self.commit_version(body, &snapshot, version, &[], &BTreeMap::new())
+    }
+
+    /// One token for a file too large for memory: sealed while it is sent, in constant
+    /// memory. A change meanwhile cuts the stream off; the second try freezes the file.
+    async fn upload_streamed(self: &Arc<Self>, body: &Arc<Body>) -> VfsResult<()> {
+        let mut frozen = false;
+        loop {
+            let snapshot = self.round_start(body, frozen)?;
+            let (this, of, generation) = (self.clone(), body.clone(), snapshot.generation);
+            let open: OpenStream =
+                Arc::new(move || this.clone().sealed_stream(of.clone(), generation).boxed());
+            let payload = Payload::Stream { len: sealed_len(snapshot.size), open };
+            match self.store_visible(body.ino, snapshot.size, payload).await {
+                Ok(token) => {
+                    let version = Version::Single { token };
+                    return self.commit_version(body, &snapshot, version, &[], &BTreeMap::new());
+                }
+                Err(error) => {
+                    let changed = body.state.read().generation != snapshot.generation;
+                    if frozen || !changed {
+                        return Err(error);
+                    }
+                    frozen = true;
+                }
+            }
+        }
+    }
+
+    /// The sealed form of a file's content as it is at `generation`.
+    fn sealed_stream(
+        self: Arc<Self>,
+        body: Arc<Body>,
+        generation: u64,
+    ) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
+        let sealer = self.remote.cipher.stream_sealer();
+        stream::try_unfold(
+            (self, body, Some(sealer), 0),
+            move |(this, body, sealer, at)| async move {
+                let Some(mut sealer) = sealer else { return Ok(None) };
+                let read = this.snapshot(&body, at, Some(STREAM_PIECE)).await;
+                let (snapshot, buffer) = read.map_err(std::io::Error::other)?;
+                if snapshot.generation != generation {
+                    return Err(std::io::Error::other("the file changed while it was sent"));
+                }
+                let plain = &buffer[IV_LEN..];
+                let mut out = Vec::with_capacity(plain.len() + 64);
+                sealer.push(plain, &mut out).map_err(std::io::Error::other)?;
+                let next = at + plain.len() as u64;
+                let mut rest = Some(sealer);
+                if next >= snapshot.size
+                    && let Some(sealer) = rest.take()
+                {
+                    sealer.finish(&mut out);
+                }
+                Ok(Some((Bytes::from(out), (this, body, rest, next))))
+            },
+        )
     }
 
     /// Reads a range (all, if `len` is `None`) under the lock, with room for the IV in
@@ -133,7 +199,7 @@ impl Vfs {
 
     /// Seals and stores under the file's own name; remembers the attempt, so that its
     /// remains can be found.
-    async fn store_visible(&self, ino: Ino, size: u64, sealed: Bytes) -> VfsResult<Token> {
+    async fn store_visible(&self, ino: Ino, size: u64, sealed: Payload) -> VfsResult<Token> {
         let inode = self.tree.inode(ino)?;
         let (file_name, context) = self.meta_names(&inode);
         let extension = match inode.xattr(EXTENSION) {
@@ -161,16 +227,16 @@ impl Vfs {
 
     /// Stores with a recorded mark: until the catalog names the token, a crash leaves a
     /// trace by which the next start deletes it.
-    pub(super) async fn store_marked(&self, meta: &FileMeta, sealed: Bytes) -> VfsResult<Token> {
+    async fn store_marked(&self, meta: &FileMeta, sealed: Payload) -> VfsResult<Token> {
         let mark = self.remote.keys.mark(&*self.env.random);
         let intent = keys::intent(&mark);
         let mut batch = self.tree.db().batch();
         batch.store(&intent, &(meta.context.clone(), meta.file_name.clone()));
         batch.commit()?;
-        let bytes = sealed.len() as u64;
+        let bytes = sealed.len();
         let what = || format!("{}/{}", meta.context, meta.file_name);
         self.counters.add_mark(&mark);
-        let put = self.remote.store.put(meta, &mark, Payload::Bytes(sealed)).await;
+        let put = self.remote.store.put(meta, &mark, sealed).await;
         self.counters.drop_mark(&mark);
         let token = put.map_err(|e| VfsError::from_store(what(), &e))?;
         self.counters.uploaded.fetch_add(bytes, Ordering::Relaxed);
@@ -326,7 +392,7 @@ impl Vfs {
             path: "/".into(),
             size: len,
         };
-        let token = self.store_marked(&meta, buffer.into()).await?;
+        let token = self.store_marked(&meta, Payload::Bytes(buffer.into())).await?;
         Ok((index, Sent { token, generation: snapshot.generation, len }))
     }
 
@@ -362,7 +428,8 @@ impl Vfs {
         }
         let manifest = Manifest::new(snapshot.size, part_size, parts.clone());
         let sealed = self.remote.cipher.seal(&manifest.to_bytes());
-        let token = self.store_visible(body.ino, snapshot.size, sealed.into()).await?;
+        let payload = Payload::Bytes(sealed.into());
+        let token = self.store_visible(body.ino, snapshot.size, payload).await?;
         self.record_parts(&token, &parts)?;
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let version = Version::Parts { manifest: token, part_size, count };

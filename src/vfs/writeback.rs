@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -49,8 +50,19 @@ struct Table {
 #[derive(Default, Debug)]
 pub(super) struct Queue {
     table: Mutex<Table>,
+    /// How many wait for everything.
+    hurries: AtomicUsize,
     /// Woken when the earliest due time may have changed, or a file is done.
     pub(super) changed: Notify,
+}
+
+/// While it lives, nothing in the queue waits to settle.
+pub(super) struct Hurry<'a>(&'a Queue);
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.hurries.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Table {
@@ -78,6 +90,8 @@ impl Queue {
     pub(super) fn set(&self, ino: Ino, bytes: u64, delay: Duration) {
         let mut table = self.table.lock();
         let attempts = table.files.get(&ino).map_or(0, |w| w.attempts);
+        let hurried = self.hurries.load(Ordering::SeqCst) > 0;
+        let delay = if hurried { Duration::ZERO } else { delay };
         table.set(ino, Waiting { due: Instant::now() + delay, bytes, attempts });
         drop(table);
         self.changed.notify_one();
@@ -89,8 +103,9 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
-    /// Makes everything due.
-    pub(super) fn hurry(&self) {
+    /// Makes everything due, and whatever is queued while the answer is held.
+    pub(super) fn hurry(&self) -> Hurry<'_> {
+        self.hurries.fetch_add(1, Ordering::SeqCst);
         let mut table = self.table.lock();
         let now = Instant::now();
         let files: Vec<_> = table.files.iter().map(|(ino, w)| (*ino, *w)).collect();
@@ -99,6 +114,7 @@ impl Queue {
         }
         drop(table);
         self.changed.notify_one();
+        Hurry(self)
     }
 
     /// The next due file, which then counts as running; or when to ask again.

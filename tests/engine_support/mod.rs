@@ -2,6 +2,7 @@
 //! code with the crate's own client.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops by panicking")]
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -89,8 +90,11 @@ impl Rig {
         client.register(username).await;
         client.login(username, PASSWORD).await;
         let key = public_key::encode(&[9; 32]);
+        // Joined, so that the ack is not left in the buffer for a test's own socket.
+        let mut channel = client.join().await;
         let id = client.command(path::REGISTER_KEY, &[("publicKey", &key)]).await;
-        assert_eq!(client.poll(&id).await, "succeeded");
+        channel.ack(&id).await;
+        assert_eq!(channel.ask("leaveChannel", json!({})).await["status"], 200);
         client
     }
 
@@ -123,6 +127,10 @@ pub struct Client {
 }
 
 impl Client {
+    pub fn with_token(self, token: Option<String>) -> Self {
+        Self { token, ..self }
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.token {
@@ -295,6 +303,11 @@ impl Client {
         let page = self.list(query).await;
         let items = page["items"].as_array().unwrap();
         items.iter().map(|item| item["fileName"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Puts a fault plan with these rules in force.
+    pub async fn faults(&self, rules: Value) {
+        self.control("faults", &json!({ "seed": 1, "rules": rules })).await;
     }
 
     pub async fn control(&self, what: &str, value: &Value) {

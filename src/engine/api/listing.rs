@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
+use fjall::Slice;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ use super::params::{Caller, Fields, scan};
 use super::reply;
 use crate::engine::app::App;
 use crate::engine::commit::Durability;
-use crate::engine::db::{Records, Space, StorageError, View};
+use crate::engine::db::{Item, Records, Space, StorageError, View};
 use crate::engine::records::{Entry, Token, context_prefix, order_key};
 use crate::engine::refusal::Refusal;
 use crate::engine::shape::ListForm;
@@ -117,7 +118,7 @@ async fn ordered(app: &Arc<App>, asked: Asked) -> Result<Page, Refusal> {
     let page = scan(move || {
         let view = app.db.view();
         let from = order_key(asked.profile, first);
-        let names = view.values_from(Space::Order, asked.profile.as_bytes(), &from);
+        let names = values(view.from(Space::Order, asked.profile.as_bytes(), &from));
         load(&view, names.take(asked.per_page))
     });
     Ok((page.await?, count))
@@ -149,7 +150,7 @@ fn filtered(view: &View<'_>, asked: &Asked) -> Result<Page, Refusal> {
         Some(context) => (Space::Contexts, context_prefix(asked.profile, context)),
         None => (Space::Order, asked.profile.as_bytes().to_vec()),
     };
-    let names = view.values_from(space, &prefix, &prefix);
+    let names = values(view.from(space, &prefix, &prefix));
     if !asked.reads_meta() {
         let items = load(view, names.skip(asked.skip()).take(asked.per_page))?;
         return Ok((items, view.count(space, &prefix)?));
@@ -168,9 +169,15 @@ fn filtered(view: &View<'_>, asked: &Asked) -> Result<Page, Refusal> {
     Ok((items, count))
 }
 
+fn values(
+    items: impl Iterator<Item = Result<Item, StorageError>>,
+) -> impl Iterator<Item = Result<Slice, StorageError>> {
+    items.map(|item| item.map(|(_, value)| value))
+}
+
 fn load(
     view: &View<'_>,
-    names: impl Iterator<Item = Result<fjall::Slice, StorageError>>,
+    names: impl Iterator<Item = Result<Slice, StorageError>>,
 ) -> Result<Vec<(String, Token)>, Refusal> {
     let mut items = Vec::new();
     for name in names {
