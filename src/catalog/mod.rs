@@ -32,6 +32,7 @@ pub mod remote;
 pub mod segment;
 pub mod tree;
 pub mod txn;
+pub mod writer;
 
 pub use hlc::Stamp;
 pub use record::{

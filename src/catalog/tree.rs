@@ -8,25 +8,20 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::hlc::{Hlc, Stamp};
+use super::hlc::Stamp;
 use super::keys;
 use super::record::{
     Attrs, Content, Entry, EntryLink, Ino, Inode, Kind, Link, Local, ROOT_INO, Time, conflict_name,
 };
 use super::txn::{Stale, Txn};
+use super::writer::Writer;
 use crate::crypto::LocalKeys;
-use crate::db::{Batch, Db, DbError, DbResult, Space};
+use crate::db::{Db, DbError, DbResult, Space};
 use crate::env::Env;
 use crate::store::Token;
 
 /// Decoded inodes kept in memory: about 400 bytes each, so 16 MiB at most.
 const INODE_CACHE: usize = 40_000;
-
-/// Numbers reserved per write of the bookkeeping record.
-const NUMBER_BLOCK: u64 = 4096;
-
-/// How far the clock may run ahead of what is recorded, in milliseconds.
-const CLOCK_BLOCK_MS: u64 = 60_000;
 
 /// Longest name of one path component, in bytes (`NAME_MAX`).
 pub const NAME_MAX: usize = 255;
@@ -69,46 +64,6 @@ impl CatalogError {
 
 /// A result of a catalog operation.
 pub type CatalogResult<T> = Result<T, CatalogError>;
-
-/// What this machine writes with: clock and numbers. Guarded by the tree's lock.
-#[derive(Debug)]
-pub struct Writer {
-    pub(super) clock: Hlc,
-    pub(super) next: u64,
-    reserved: u64,
-    clock_ceiling: u64,
-    pub(super) garbage: u64,
-}
-
-/// The recorded part of [`Writer`].
-#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
-struct WriterRecord {
-    writer: u32,
-    next: u64,
-    clock_ceiling: u64,
-}
-
-impl Writer {
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    /// Records numbers and clock far enough ahead that a crash repeats none.
-    pub(super) fn reserve(&mut self, batch: &mut Batch<'_>) {
-        if self.next < self.reserved && self.clock.last() < self.clock_ceiling {
-            return;
-        }
-        self.reserved = self.next + NUMBER_BLOCK;
-        self.clock_ceiling = self.clock.last() + (CLOCK_BLOCK_MS << 16);
-        let record = WriterRecord {
-            writer: self.clock.writer(),
-            next: self.reserved,
-            clock_ceiling: self.clock_ceiling,
-        };
-        batch.store(&keys::meta("writer"), &record);
-    }
-}
 
 /// A new inode, as its maker wants it.
 #[derive(Clone, Debug)]
@@ -164,21 +119,7 @@ impl Tree {
         uid: u32,
         gid: u32,
     ) -> CatalogResult<Self> {
-        let record: Option<WriterRecord> = db.load(&keys::meta("writer"))?;
-        let fresh = record.is_none();
-        let record = record.unwrap_or_else(|| {
-            let writer = (env.random_u64() as u32) & 0x7f_ffff;
-            // The writer's number in the upper bits keeps two machines' inodes apart.
-            let first = (u64::from(writer) << 40) | 0x100;
-            WriterRecord { writer, next: first, clock_ceiling: 0 }
-        });
-        let writer = Writer {
-            clock: Hlc::new(record.writer, record.clock_ceiling),
-            next: record.next,
-            reserved: record.next,
-            clock_ceiling: record.clock_ceiling,
-            garbage: 0,
-        };
+        let (writer, fresh) = Writer::load(&db, &env)?;
         let cache = LruCache::new(NonZeroUsize::new(INODE_CACHE).unwrap_or(NonZeroUsize::MIN));
         let tree = Self { db, keys, env, lock: Mutex::new(writer), cache: Mutex::new(cache) };
         if fresh {

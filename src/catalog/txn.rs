@@ -8,7 +8,8 @@ use parking_lot::MutexGuard;
 use super::hlc::Stamp;
 use super::keys;
 use super::record::{Entry, EntryLink, Ino, Inode, Kind, Link, Time, conflict_name};
-use super::tree::{CatalogError, CatalogResult, Tree, Writer};
+use super::tree::{CatalogError, CatalogResult, Tree};
+use super::writer::Writer;
 use crate::db::{Space, decode, encode};
 use crate::store::Token;
 

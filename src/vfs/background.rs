@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{VfsError, VfsResult};
+use super::upload::PENDING;
 use super::xattrs::{EXTENSION, risk_of};
 use super::{Ino, Kind, Vfs};
 use crate::catalog::discover::Owner;
@@ -12,7 +13,7 @@ use crate::catalog::txn::Garbage;
 use crate::catalog::{Stale, keys};
 use crate::content::manifest::Manifest;
 use crate::db::{Space, decode, encode};
-use crate::store::{FileMeta, ListFilter, StoreErrorKind, list_all};
+use crate::store::{FileMeta, ListFilter, StoreErrorKind, Token, list_all};
 
 /// What happens in quick succession goes out in one segment.
 const PUBLISH_SETTLE: Duration = Duration::from_millis(700);
@@ -87,6 +88,7 @@ impl Vfs {
     }
 
     async fn run_looks(self: Arc<Self>) {
+        self.hint_changes(); // what happened while the drive was not mounted
         loop {
             let every = self.config.poll_interval;
             if every.is_zero() {
@@ -252,7 +254,7 @@ impl Vfs {
             let listed = listed.map_err(|e| VfsError::from_store("interrupted upload", &e))?;
             for record in listed.iter().filter(|r| r.mark.as_deref() == Some(&mark)) {
                 // Named by the catalog after all: the crash came between the two records.
-                if !self.named(record.token.as_str()) {
+                if !self.named(&record.token)? {
                     let mut txn = self.tree.begin();
                     txn.discard_token(&record.token, false, 0);
                     txn.commit()?;
@@ -265,8 +267,10 @@ impl Vfs {
         Ok(())
     }
 
-    fn named(&self, token: &str) -> bool {
-        self.tree.knows_token(&crate::store::Token::new(token)).unwrap_or(true)
+    /// Whether the catalog (or a part list) names a token of ours.
+    fn named(&self, token: &Token) -> VfsResult<bool> {
+        let known: Option<u64> = self.tree.db().load(&keys::token(&self.tree.token_tag(token)))?;
+        Ok(known.is_some_and(|ino| ino != PENDING))
     }
 
     /// The service's file meta of this inode is no longer what it should be.

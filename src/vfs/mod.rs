@@ -11,6 +11,7 @@ mod attrs;
 mod background;
 mod base;
 mod body;
+mod commit;
 pub mod error;
 mod handles;
 mod io;
@@ -23,7 +24,7 @@ mod upload;
 mod writeback;
 mod xattrs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -137,6 +138,8 @@ pub struct Vfs {
     parts: base::PartTable,
     /// Invalidations met inside operations, announced from the background.
     pending_stale: Mutex<Vec<Stale>>,
+    /// Removed directories, links and devices that the kernel has not let go of.
+    nameless: Mutex<HashSet<Ino>>,
 }
 
 impl std::fmt::Debug for Vfs {
@@ -204,6 +207,7 @@ impl Vfs {
             counters: status::Counters::new(&env),
             parts: base::PartTable::default(),
             pending_stale: Mutex::new(Vec::new()),
+            nameless: Mutex::new(HashSet::new()),
             env,
             config,
         });

@@ -14,9 +14,17 @@ impl Vfs {
         Ok(self.attr_of(&inode))
     }
 
-    /// The kernel forgets `nlookup` lookups of an inode. Inodes live in the local database
-    /// whether or not the kernel knows them, so there is nothing to count.
-    pub fn forget(&self, _ino: Ino, _nlookup: u64) {}
+    /// The kernel lets go of an inode. It does so once, with all its lookups, and inodes
+    /// live in the local database whether or not it knows them: only one that has no name
+    /// any more waits for this.
+    pub fn forget(&self, ino: Ino, _nlookup: u64) {
+        if self.nameless.lock().remove(&ino)
+            && self.find_body(ino).is_none()
+            && let Err(error) = self.tree.purge(ino, self.trash_ms())
+        {
+            tracing::warn!(ino, %error, "a removed inode could not be forgotten");
+        }
+    }
 
     /// A symbolic link's target.
     pub fn readlink(&self, ino: Ino) -> VfsResult<Vec<u8>> {
@@ -167,7 +175,9 @@ impl Vfs {
         }
         let ino = removed.inode.ino;
         if removed.inode.kind != Kind::File {
-            return Ok(self.tree.purge(ino, self.trash_ms())?);
+            // It may still be open, or somebody's working directory: until `forget`.
+            self.nameless.lock().insert(ino);
+            return Ok(());
         }
         let body = match removed.inode.local.dirty.is_some() {
             true => Some(self.body(ino)?),

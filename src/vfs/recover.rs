@@ -1,6 +1,7 @@
 //! The local record of content that waits for the vault, and picking it up again.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use super::body::{Body, Chunk, Overlay, State};
 use super::error::{VfsError, VfsResult};
@@ -8,6 +9,9 @@ use super::{Ino, Vfs};
 use crate::catalog::{DirtyKind, Inode, Kind, keys};
 use crate::content::staging::StagingError;
 use crate::db::{Space, decode, encode};
+
+/// How long a mount with a local database waits for news: it has a tree to show.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 impl Vfs {
     /// Records a file's content state, its small content itself, and its times.
@@ -21,8 +25,18 @@ impl Vfs {
         if let Some(mtime) = state.mtime.take() {
             inode.attrs.mtime = mtime;
         }
-        if let Overlay::Small(bytes) = &state.overlay {
-            txn.raw(Space::Data, keys::waiting(ino), Some(bytes.clone()));
+        match &state.overlay {
+            Overlay::Small(bytes) => {
+                txn.raw(Space::Data, keys::waiting(ino), Some(bytes.clone()));
+            }
+            // Synced with the next group commit: not before, or a file that is written for
+            // minutes would be synced all the time, and written to the disk twice.
+            Overlay::Chunks(chunks) => {
+                for chunk in chunks.values().filter(|c| c.generation > state.persisted) {
+                    self.staging.note_written(&chunk.name, &chunk.blob);
+                }
+            }
+            Overlay::None => {}
         }
         if state.dirty {
             txn.raw(Space::Meta, keys::waiting(ino), Some(Vec::new()));
@@ -48,13 +62,12 @@ impl Vfs {
         Ok(())
     }
 
-    /// Counts what a chunk has grown by, and has it synced with the next group commit.
+    /// Counts what a chunk has grown by.
     pub(super) fn account(&self, chunk: &mut Chunk) -> VfsResult<()> {
         let blob_error = |e| VfsError::from_blob(self.name_of_open(), e);
         let now = chunk.blob.allocated_bytes().map_err(blob_error)?;
         self.staging.account(now.cast_signed() - chunk.bytes.cast_signed());
         chunk.bytes = now;
-        self.staging.note_written(&chunk.name, &chunk.blob);
         Ok(())
     }
 
@@ -117,12 +130,23 @@ impl Vfs {
     /// After a start: sweeps what nobody names, gives up files that were removed while
     /// open, and queues everything that still waits for the vault.
     pub(super) fn recover(&self) -> VfsResult<()> {
-        let mut named = HashSet::new();
-        let mut staged = 0u64;
-        self.tree.db().scan(keys::CHUNKS, keys::CHUNKS, |_, value| {
-            named.insert(decode::<String>(&value)?);
+        let mut found = Vec::new();
+        self.tree.db().scan(keys::CHUNKS, keys::CHUNKS, |key, value| {
+            found.push((key.to_vec(), decode::<String>(&value)?));
             Ok(true)
         })?;
+        let (mut named, mut staged) = (HashSet::new(), 0u64);
+        let mut batch = self.tree.db().batch();
+        for (key, name) in found {
+            let inode = self.tree.find_inode(keys::number(&key, 1))?;
+            let dirty = inode.and_then(|i| i.local.dirty.clone());
+            // A chunk of a file that was never flushed belongs to nothing.
+            match dirty.is_some_and(|d| d.kind == DirtyKind::Chunks) {
+                true => drop(named.insert(name)),
+                false => batch.remove(Space::Meta, &key),
+            }
+        }
+        batch.commit()?;
         for name in &named {
             let path = self.staging.dir().join(name);
             staged += std::fs::metadata(path).map_or(0, |m| {
@@ -181,6 +205,12 @@ impl Vfs {
     pub(super) async fn first_look(&self) -> VfsResult<()> {
         let known = self.tree.db().contains(Space::Meta, &keys::meta("followed"))?;
         if known {
+            // What others did meanwhile, if the vault answers at once.
+            match tokio::time::timeout(FIRST_LOOK, self.look()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "mounted as this machine last saw it"),
+                Err(_) => tracing::warn!("mounted as this machine last saw it: no answer yet"),
+            }
             return Ok(());
         }
         self.look().await?;

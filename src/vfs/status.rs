@@ -83,6 +83,29 @@ impl std::ops::Deref for Counters {
     }
 }
 
+/// A mark whose upload is under way in this process: its traces are not remains.
+pub(super) struct LiveMark {
+    mark: String,
+    of: Counters,
+}
+
+impl LiveMark {
+    pub(super) fn new(mark: &str, of: &Counters) -> Self {
+        of.marks.lock().insert(mark.to_owned());
+        Self { mark: mark.to_owned(), of: of.clone() }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.mark
+    }
+}
+
+impl Drop for LiveMark {
+    fn drop(&mut self) {
+        self.of.marks.lock().remove(&self.mark);
+    }
+}
+
 impl Counters {
     pub(super) fn new(env: &Env) -> Self {
         let run = env.random_u64();
@@ -108,14 +131,6 @@ impl Inner {
 
     pub(super) fn has_failures(&self) -> Option<VfsError> {
         self.failures.lock().values().next().cloned()
-    }
-
-    pub(super) fn add_mark(&self, mark: &str) {
-        self.marks.lock().insert(mark.to_owned());
-    }
-
-    pub(super) fn drop_mark(&self, mark: &str) {
-        self.marks.lock().remove(mark);
     }
 
     pub(super) fn live_marks(&self) -> HashSet<String> {

@@ -17,20 +17,23 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
-use super::body::{Body, Chunk, Overlay, State, pieces};
+use super::body::{Body, Overlay, State, pieces};
+use super::commit::{Sent, Snapshot};
 use super::error::{VfsError, VfsResult};
+use super::status::LiveMark;
 use super::xattrs::{EXTENSION, risk_of};
 use super::{Ino, Vfs};
-use crate::catalog::merge::keep_lost;
 use crate::catalog::record::truncate_utf8;
 use crate::catalog::{Content, Inode, Version, keys};
 use crate::content::CHUNK;
 use crate::content::blob::BLOCK;
-use crate::content::holes::{self, HOLES_MAX, Hole};
+use crate::content::holes;
 use crate::content::manifest::{Manifest, part_count, part_len};
 use crate::crypto::{IV_LEN, sealed_len};
-use crate::db::Space;
 use crate::store::{FileMeta, OpenStream, Payload, Token};
+
+/// Recorded owner of a token that nothing names yet.
+pub(super) const PENDING: u64 = u64::MAX;
 
 /// Rounds of uploading parts that changed meanwhile before the file is frozen.
 const ROUNDS: usize = 3;
@@ -48,19 +51,11 @@ const PARTS_AT_ONCE: usize = 4;
 /// Longest context and file name sent (protocol E.2), in bytes.
 const META_LIMIT: usize = 255;
 
-/// A part that is in the vault, and the generation of the file whose bytes it holds.
-#[derive(Clone, Debug)]
-struct Sent {
+/// A payload that the vault has and nothing names yet. Its intent stays recorded until
+/// the change that names it, so a crash in between leaves no orphan.
+struct Stored {
     token: Token,
-    generation: u64,
-    len: u64,
-    holes: Vec<Hole>,
-}
-
-/// What a snapshot was taken of.
-struct Snapshot {
-    generation: u64,
-    size: u64,
+    mark: LiveMark,
 }
 
 impl Vfs {
@@ -105,12 +100,12 @@ impl Vfs {
         let plain = (snapshot.size <= CHUNK).then(|| Bytes::copy_from_slice(&buffer[IV_LEN..]));
         self.remote.cipher.seal_in_place(&mut buffer);
         let payload = Payload::Bytes(buffer.into());
-        let token = self.store_visible(body.ino, snapshot.size, payload).await?;
+        let Stored { token, mark } = self.store_visible(body.ino, snapshot.size, payload).await?;
         if let Some(plain) = plain {
             self.fetcher.keep(&token, plain).await;
         }
         let version = Version::Single { token };
-        self.commit_version(body, &snapshot, (version, holes), &[], &BTreeMap::new())
+        self.commit_version(body, &snapshot, (version, holes, mark), &[], &BTreeMap::new())
     }
 
     /// One token for a file too large for memory: sealed while it is sent, in constant
@@ -124,9 +119,9 @@ impl Vfs {
                 Arc::new(move || this.clone().sealed_stream(of.clone(), generation).boxed());
             let payload = Payload::Stream { len: sealed_len(snapshot.size), open };
             match self.store_visible(body.ino, snapshot.size, payload).await {
-                Ok(token) => {
+                Ok(Stored { token, mark }) => {
                     let version = Version::Single { token };
-                    let dense = (version, Vec::new());
+                    let dense = (version, Vec::new(), mark);
                     return self.commit_version(body, &snapshot, dense, &[], &BTreeMap::new());
                 }
                 Err(error) => {
@@ -203,7 +198,7 @@ impl Vfs {
 
     /// Seals and stores under the file's own name; remembers the attempt, so that its
     /// remains can be found.
-    async fn store_visible(&self, ino: Ino, size: u64, sealed: Payload) -> VfsResult<Token> {
+    async fn store_visible(&self, ino: Ino, size: u64, sealed: Payload) -> VfsResult<Stored> {
         let inode = self.tree.inode(ino)?;
         let (file_name, context) = self.meta_names(&inode);
         let extension = match inode.xattr(EXTENSION) {
@@ -211,15 +206,15 @@ impl Vfs {
             None => extension_of(&file_name),
         };
         let meta = FileMeta { file_name, extension, context, path: "/".into(), size };
-        let token = self.store_marked(&meta, sealed).await.map_err(|e| self.blame_put(ino, e))?;
-        self.note_known_as(ino, &token, meta.file_name, meta.context)?;
+        let stored = self.store_marked(&meta, sealed).await.map_err(|e| self.blame_put(ino, e))?;
+        self.note_known_as(ino, meta.file_name, meta.context)?;
         if let Some(risk) = risk_of(&inode)
-            && let Err(error) = self.remote.store.set_risk(&token, &risk).await
+            && let Err(error) = self.remote.store.set_risk(&stored.token, &risk).await
         {
             tracing::warn!(%error, "risk meta could not be set with the upload; trying again later");
             self.want_alignment(ino)?;
         }
-        Ok(token)
+        Ok(stored)
     }
 
     fn blame_put(&self, ino: Ino, error: VfsError) -> VfsError {
@@ -231,7 +226,7 @@ impl Vfs {
 
     /// Stores with a recorded mark: until the catalog names the token, a crash leaves a
     /// trace by which the next start deletes it.
-    async fn store_marked(&self, meta: &FileMeta, sealed: Payload) -> VfsResult<Token> {
+    async fn store_marked(&self, meta: &FileMeta, sealed: Payload) -> VfsResult<Stored> {
         let mark = self.remote.keys.mark(&*self.env.random);
         let intent = keys::intent(&mark);
         let mut batch = self.tree.db().batch();
@@ -239,17 +234,15 @@ impl Vfs {
         batch.commit()?;
         let bytes = sealed.len();
         let what = || format!("{}/{}", meta.context, meta.file_name);
-        self.counters.add_mark(&mark);
+        let live = LiveMark::new(&mark, &self.counters);
         let put = self.remote.store.put(meta, &mark, sealed).await;
-        self.counters.drop_mark(&mark);
         let token = put.map_err(|e| VfsError::from_store(what(), &e))?;
         self.counters.uploaded.fetch_add(bytes, Ordering::Relaxed);
         let mut batch = self.tree.db().batch();
-        batch.remove(Space::Meta, &intent);
-        // Known before the catalog names it: never shown as another client's.
-        batch.store(&keys::token(&self.tree.token_tag(&token)), &0u64);
+        // Ours, though nothing names it yet: never shown as another client's.
+        batch.store(&keys::token(&self.tree.token_tag(&token)), &PENDING);
         batch.commit()?;
-        Ok(token)
+        Ok(Stored { token, mark: live })
     }
 
     async fn upload_parts(self: &Arc<Self>, body: &Arc<Body>, to_the_end: bool) -> VfsResult<()> {
@@ -370,10 +363,9 @@ impl Vfs {
             .map(|index| self.send_part(body, part_size, index))
             .buffer_unordered(PARTS_AT_ONCE);
         while let Some((index, part)) = going.try_next().await? {
-            if let Some(old) = sent.insert(index, part.clone()) {
+            if let Some(old) = sent.insert(index, part) {
                 self.discard_now(&old.token)?;
             }
-            self.record_sent(body.ino, index, &part)?;
         }
         Ok(())
     }
@@ -397,8 +389,11 @@ impl Vfs {
             path: "/".into(),
             size: len,
         };
-        let token = self.store_marked(&meta, Payload::Bytes(buffer.into())).await?;
-        Ok((index, Sent { token, generation: snapshot.generation, len, holes }))
+        let Stored { token, mark } =
+            self.store_marked(&meta, Payload::Bytes(buffer.into())).await?;
+        let part = Sent { token, generation: snapshot.generation, len, holes };
+        self.record_sent(body.ino, index, &part, &mark)?;
+        Ok((index, part))
     }
 
     async fn commit_parts(
@@ -440,14 +435,14 @@ impl Vfs {
         let manifest = Manifest::new(snapshot.size, part_size, parts.clone());
         let sealed = self.remote.cipher.seal(&manifest.to_bytes());
         let payload = Payload::Bytes(sealed.into());
-        let token = self.store_visible(body.ino, snapshot.size, payload).await?;
+        let Stored { token, mark } = self.store_visible(body.ino, snapshot.size, payload).await?;
         self.record_parts(&token, &parts)?;
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let version = Version::Parts { manifest: token, part_size, count };
         // A staged chunk that is exactly one part becomes the cache's by a rename.
         let own = sent.iter().filter(|_| part_size == CHUNK);
         let own = own.filter_map(|(i, s)| Some((u32::try_from(*i).ok()?, s.clone()))).collect();
-        self.commit_version(body, snapshot, (version, holes), &replaced, &own)?;
+        self.commit_version(body, snapshot, (version, holes, mark), &replaced, &own)?;
         self.forget_sent(body.ino)
     }
 
@@ -467,120 +462,6 @@ impl Vfs {
         let parts = self.all_parts(manifest).await?;
         self.record_parts(manifest, &parts)?;
         Ok(parts.get(index as usize).cloned())
-    }
-
-    /// Makes an uploaded version the file's content, in one change of the local database.
-    fn commit_version(
-        &self,
-        body: &Body,
-        snapshot: &Snapshot,
-        (version, mut holes): (Version, Vec<Hole>),
-        replaced: &[Token],
-        adopted: &BTreeMap<u32, Sent>,
-    ) -> VfsResult<()> {
-        let mut state = body.state.write();
-        if state.discarded {
-            if let Some(token) = version.token() {
-                self.discard_now(token)?;
-            }
-            return Ok(());
-        }
-        let unchanged = state.generation == snapshot.generation;
-        let mut txn = self.tree.begin();
-        let Some(mut inode) = txn.find_inode(body.ino)? else { return Ok(()) };
-        let stamp = txn.stamp();
-        let concurrent = inode.content.stamp != state.base.stamp;
-        let seen = state.base.lineage();
-        holes.truncate(HOLES_MAX);
-        let content = Content { stamp, size: snapshot.size, version, holes, seen };
-        let old = std::mem::replace(&mut inode.content, content.clone());
-        if concurrent && !content.covers(&old) {
-            keep_lost(&mut txn, &inode, old)?;
-        } else {
-            let manifest = matches!(old.version, Version::Parts { .. });
-            let still_split = matches!(content.version, Version::Parts { .. });
-            if let Some(token) = old.version.token() {
-                txn.discard_token(token, manifest && !still_split, self.trash_ms());
-            }
-            for token in replaced {
-                txn.discard_token(token, false, self.trash_ms());
-            }
-        }
-        if let Some(token) = content.version.token() {
-            txn.know_token(token, body.ino);
-        }
-        txn.adopt(&mut inode)?;
-        let dropped = self.rebase(&mut state, content, snapshot, unchanged);
-        inode.local.dirty = state.record();
-        if let Some(mtime) = state.mtime.filter(|_| unchanged) {
-            inode.attrs.mtime = mtime;
-            state.mtime = None;
-        }
-        if unchanged {
-            txn.raw(Space::Meta, keys::waiting(body.ino), None);
-            txn.raw(Space::Data, keys::waiting(body.ino), None);
-            state.persisted = state.generation;
-        }
-        for (index, _) in &dropped {
-            txn.raw(Space::Meta, keys::chunk(body.ino, *index), None);
-        }
-        if inode.local.nlink > 0 {
-            txn.publish_inode(body.ino);
-        }
-        txn.put_inode(inode);
-        txn.commit()?;
-        drop(state);
-        for (index, chunk) in dropped {
-            self.retire_chunk(chunk, adopted.get(&index));
-        }
-        self.want_publish();
-        if !unchanged {
-            let size = body.state.read().size;
-            self.queue.set(body.ino, size, std::time::Duration::from_secs(1));
-        }
-        Ok(())
-    }
-
-    /// A chunk whose bytes are in the vault: the cache takes it over if it is one whole part.
-    fn retire_chunk(&self, chunk: Chunk, part: Option<&Sent>) {
-        let blocks = part.map_or(0, |p| p.len.div_ceil(BLOCK as u64));
-        if let Some(part) = part
-            && chunk.blob.is_complete(blocks).unwrap_or(false)
-        {
-            self.staging.release(&chunk.name, chunk.bytes);
-            self.cache.adopt(part.token.as_str(), 0, &chunk.blob, blocks);
-        } else {
-            self.staging.remove(&chunk.name, chunk.bytes);
-        }
-    }
-
-    /// Puts the committed version under the overlay; gives the chunks that are done with.
-    fn rebase(
-        &self,
-        state: &mut State,
-        content: Content,
-        snapshot: &Snapshot,
-        unchanged: bool,
-    ) -> Vec<(u32, Chunk)> {
-        state.base = content;
-        state.committed = snapshot.generation;
-        if unchanged {
-            state.base_len = snapshot.size;
-            state.dirty = false;
-            return match std::mem::take(&mut state.overlay) {
-                Overlay::Chunks(chunks) => chunks.into_iter().collect(),
-                Overlay::Small(_) | Overlay::None => Vec::new(),
-            };
-        }
-        let Overlay::Chunks(chunks) = &mut state.overlay else { return Vec::new() };
-        // Every block that the snapshot saw is in the new base; what was cut off since is not.
-        state.base_len = snapshot.size.min(state.low_water);
-        let done: Vec<u32> = chunks
-            .iter()
-            .filter(|(_, chunk)| chunk.generation <= snapshot.generation)
-            .map(|(index, _)| *index)
-            .collect();
-        done.into_iter().filter_map(|index| Some((index, chunks.remove(&index)?))).collect()
     }
 
     /// The file name and context that the service is given: the last component, and the
@@ -606,13 +487,7 @@ impl Vfs {
         format!("{}~{mark}", lossy(truncate_utf8(context, META_LIMIT - 17)))
     }
 
-    fn note_known_as(
-        &self,
-        ino: Ino,
-        _token: &Token,
-        file_name: String,
-        context: String,
-    ) -> VfsResult<()> {
+    fn note_known_as(&self, ino: Ino, file_name: String, context: String) -> VfsResult<()> {
         let mut txn = self.tree.begin();
         if let Some(mut inode) = txn.find_inode(ino)? {
             inode.local.known_as = Some((file_name, context));
@@ -620,66 +495,6 @@ impl Vfs {
             txn.commit()?;
         }
         Ok(())
-    }
-
-    /// A payload that the catalog never named: nobody can be reading it.
-    fn discard_now(&self, token: &Token) -> VfsResult<()> {
-        let mut txn = self.tree.begin();
-        txn.discard_token(token, false, 0);
-        txn.commit()?;
-        Ok(())
-    }
-
-    fn sent_key(ino: Ino, index: u64) -> Vec<u8> {
-        let mut key = keys::sent(ino);
-        key.extend_from_slice(&index.to_be_bytes());
-        key
-    }
-
-    /// Parts that earlier rounds of this upload sent.
-    fn sent_parts(&self, ino: Ino) -> VfsResult<BTreeMap<u64, Sent>> {
-        let prefix = keys::sent(ino);
-        let (mut sent, mut stale) = (BTreeMap::new(), Vec::new());
-        self.tree.db().scan(&prefix, &prefix, |key, value| {
-            let index = keys::number(key, 9);
-            let (run, token, generation, len, holes): (u64, Token, u64, u64, Vec<Hole>) =
-                crate::db::decode(&value)?;
-            match run == self.counters.run {
-                true => drop(sent.insert(index, Sent { token, generation, len, holes })),
-                false => stale.push((key.to_vec(), token)),
-            }
-            Ok(true)
-        })?;
-        // Parts that an earlier process sent: whether they still match is not known.
-        let mut batch = self.tree.db().batch();
-        for (key, token) in stale {
-            self.discard_now(&token)?;
-            batch.remove(Space::Meta, &key);
-        }
-        batch.commit()?;
-        Ok(sent)
-    }
-
-    fn record_sent(&self, ino: Ino, index: u64, part: &Sent) -> VfsResult<()> {
-        let mut batch = self.tree.db().batch();
-        let run = self.counters.run;
-        let value = (run, &part.token, part.generation, part.len, &part.holes);
-        batch.store(&Self::sent_key(ino, index), &value);
-        Ok(batch.commit()?)
-    }
-
-    fn forget_sent(&self, ino: Ino) -> VfsResult<()> {
-        let prefix = keys::sent(ino);
-        let mut found = Vec::new();
-        self.tree.db().scan(&prefix, &prefix, |key, _| {
-            found.push(key.to_vec());
-            Ok(true)
-        })?;
-        let mut batch = self.tree.db().batch();
-        for key in found {
-            batch.remove(Space::Meta, &key);
-        }
-        Ok(batch.commit()?)
     }
 }
 
