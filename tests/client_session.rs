@@ -158,6 +158,21 @@ async fn an_expired_token_brings_a_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_years_ahead_brings_no_login_per_call() {
+    let bench = Bench::new().await;
+    let (clock, env) = still();
+    clock.advance(Duration::from_secs(50 * 365 * 86_400));
+    let client = Client::connect(bench.config.clone(), env).await.unwrap();
+    let logins = bench.requests(LOGIN);
+    for i in 0..5 {
+        put(&*client, "ahead", &format!("{i}"), &content(i, 100)).await;
+    }
+    assert_eq!(bench.requests(LOGIN), logins);
+    client.close().await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_another_client_does_is_hinted_at_and_our_own_is_not() {
     let bench = Bench::new().await;
     let mut hints = bench.client.subscribe_foreign();

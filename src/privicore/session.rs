@@ -147,8 +147,10 @@ impl Session {
         header.set_sensitive(true);
         let generation = *self.generation.borrow() + 1;
         let grant = Grant { header, generation };
-        let renew_at = new.expires.map(|expires| self.renewal(expires));
-        let expires = new.expires;
+        // A new token that has expired already means that the clocks disagree: then only
+        // a 401 tells.
+        let expires = new.expires.filter(|expires| *expires > self.env.clock.now());
+        let renew_at = expires.map(|expires| self.renewal(expires));
         *self.current.lock() = Some(Current { grant: grant.clone(), expires, renew_at });
         self.generation.send_replace(generation);
         Ok(grant)
