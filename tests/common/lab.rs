@@ -45,7 +45,8 @@ impl Lab {
     pub(crate) fn with_deadline(options: &[&str], deadline: Duration) -> Self {
         assert!(Path::new("/dev/fuse").exists(), "tests of the drive need /dev/fuse");
         // Short, because the path of a socket may not exceed 108 bytes.
-        let dir = tempfile::Builder::new().prefix("p").tempdir().unwrap();
+        let keep = std::env::var_os("PRIVICOREFS_TEST_KEEP").is_some();
+        let dir = tempfile::Builder::new().prefix("p").disable_cleanup(keep).tempdir().unwrap();
         let watchdog = watchdog(deadline);
         let engine = Engine::start(&dir.path().join("engine"), options);
         let login = Login { username: "tester".to_owned(), password: PASSWORD.to_owned() };

@@ -14,6 +14,9 @@ use super::process::{self, Output, run, run_ok};
 /// How long a command of the program may take: far more than any should.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How much of a daemon's log a failure shows.
+const SHOWN_LINES: usize = 60;
+
 /// A mount, or what is left of one. Dropping it ends the daemon and the mount.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -32,6 +35,9 @@ impl Machine {
         let mut machine = Self { folder: folder.to_owned(), arguments: Vec::new(), pid: None };
         machine.path_arg("--state-dir", &folder.join("state"));
         machine.path_arg("--cache-dir", &folder.join("cache"));
+        if let Some(level) = std::env::var_os("PRIVICOREFS_TEST_LOG_LEVEL") {
+            machine.args([OsStr::new("--log-level"), &level]);
+        }
         machine
     }
 
@@ -191,7 +197,7 @@ impl Machine {
         let text = std::fs::read(path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<_> = text.lines().collect();
-        let end = lines[lines.len().saturating_sub(30)..].join("\n");
+        let end = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
         format!("--- the daemon's log ends:\n{end}")
     }
 

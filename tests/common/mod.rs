@@ -6,6 +6,9 @@
 //!   own, which frees threads that the kernel would otherwise keep waiting for ever.
 //! * Whatever a test starts ends with it, also by panic; what it starts is noted in the
 //!   file `PRIVICOREFS_TEST_REGISTRY`, so that `scripts/test` can tell what was left.
+//!
+//! To look into a failure: `PRIVICOREFS_TEST_LOG_LEVEL=debug` for the mounts' logs, which a
+//! failure shows the end of, and `PRIVICOREFS_TEST_KEEP=1` to keep the temporary folder.
 
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of the harness")]
 #![allow(
