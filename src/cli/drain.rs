@@ -40,7 +40,7 @@ pub(super) fn umount(args: &UmountArgs, output: &Output) -> anyhow::Result<Exit>
     let mount_point = settled(&args.mount_point)?;
     let connection = match Connection::to_mount(&mount_point, &environment) {
         Ok(connection) => connection,
-        Err(error) if is_dead(&mount_point) => return bury(&mount_point, error, output),
+        Err(_) if is_dead(&mount_point) => return bury(&mount_point, output),
         Err(error) => return Err(error.into()),
     };
     let pid = Connection::to_mount(&mount_point, &environment)?.status()?["pid"].as_u64();
@@ -96,14 +96,15 @@ pub(super) fn settled(path: &Path) -> Result<PathBuf, ControlError> {
     }
 }
 
-/// Whether a mount is there whose process is gone.
+/// Whether a mount is there whose process is gone. Asks by opening: attributes of a dead
+/// mount may still be cached.
 fn is_dead(path: &Path) -> bool {
-    std::fs::metadata(path).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    std::fs::read_dir(path).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
 }
 
 /// Takes away a mount whose process died. What it had not uploaded is not lost, but
 /// nobody can say that it is in the vault.
-fn bury(mount_point: &Path, _: ControlError, output: &Output) -> anyhow::Result<Exit> {
+fn bury(mount_point: &Path, output: &Output) -> anyhow::Result<Exit> {
     fuse::unmount(mount_point, true)?;
     output.note(&format!(
         "{}: the mount's process had died; what it had not uploaded is in its state directory, \

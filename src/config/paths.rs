@@ -71,8 +71,14 @@ pub fn mount_point(path: &Path) -> Result<PathBuf, ConfigError> {
         }
     };
     let found = path.canonicalize().map_err(wrong)?;
-    let meta = std::fs::metadata(&found).map_err(wrong)?;
-    if meta.is_dir() { Ok(found) } else { Err(wrong(io::ErrorKind::NotADirectory.into())) }
+    if !std::fs::metadata(&found).map_err(wrong)?.is_dir() {
+        return Err(wrong(io::ErrorKind::NotADirectory.into()));
+    }
+    // attributes of a dead mount may still be cached; opening it asks its process
+    match std::fs::read_dir(&found) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Err(wrong(error)),
+        _ => Ok(found),
+    }
 }
 
 #[cfg(test)]
