@@ -92,6 +92,7 @@ impl Remote {
             stamp,
             size: declared_size(record),
             version: Version::Single { token: record.token.clone() },
+            holes: Vec::new(),
             seen: Vec::new(),
         };
         txn.put_inode(inode);

@@ -127,6 +127,8 @@ pub struct Content {
     pub size: u64,
     /// Where.
     pub version: Version,
+    /// Runs of zeros (offset, length), in order: what a sparse file looked like.
+    pub holes: Vec<(u64, u64)>,
     /// For each writer, the newest version of it that this one builds on: two contents
     /// of which neither covers the other were written concurrently.
     pub seen: Vec<(u32, u64)>,

@@ -3,6 +3,7 @@
 pub mod blob;
 pub mod cache;
 pub mod fetch;
+pub mod holes;
 pub mod manifest;
 pub mod staging;
 

@@ -141,6 +141,11 @@ impl Channel {
         Err(StoreError::new(StoreErrorKind::Unavailable, operation, why))
     }
 
+    /// Whether the client was closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
     /// Ends the task; the socket is closed if that goes quickly.
     pub(super) async fn close(&self) {
         self.closing.cancel();
@@ -206,6 +211,11 @@ struct Joined {
 
 impl Owner {
     async fn run(self) {
+        self.keep_connected().await;
+        self.is_down("the client is closed".into(), 0);
+    }
+
+    async fn keep_connected(&self) {
         let closing = self.closing.clone();
         let mut backoff = BACKOFF_MIN;
         loop {

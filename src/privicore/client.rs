@@ -97,6 +97,9 @@ impl Client {
     /// Sends an authenticated call; after a 401, once more with a new token. Any status
     /// comes back as a reply, except 401, 429 and 5xx.
     pub(super) async fn call(&self, call: &Call) -> StoreResult<Reply> {
+        if self.channel.is_closed() {
+            return Err(closed(call.operation));
+        }
         let grant = self.session.grant().await?;
         self.renew_early();
         let mut reply = self.http.send(call, Some(&grant.header)).await?;

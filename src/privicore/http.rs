@@ -97,6 +97,16 @@ enum Route {
     Remote,
 }
 
+impl Route {
+    fn to(url: &Url) -> Self {
+        match (is_loopback(url), matches!(url.scheme(), "https" | "wss")) {
+            (true, false) => Self::Local,
+            (true, true) => Self::LocalTls,
+            (false, _) => Self::Remote,
+        }
+    }
+}
+
 type Shared<T> = OnceLock<Result<T, StoreError>>;
 
 /// The connection pools and what they are made from.
@@ -107,7 +117,10 @@ pub(super) struct Http {
     connect_timeout: Duration,
     reply_timeout: Duration,
     idle_timeout: Duration,
-    clients: [Shared<reqwest::Client>; 3],
+    /// For the API. Streams have pools of their own: a server that refuses an upload
+    /// closes the connection behind its reply, which no API call should run into.
+    api_client: Shared<reqwest::Client>,
+    stream_clients: [Shared<reqwest::Client>; 3],
     tls: Shared<Arc<rustls::ClientConfig>>,
 }
 
@@ -120,7 +133,8 @@ impl Http {
             connect_timeout: config.connect_timeout,
             reply_timeout: config.reply_timeout,
             idle_timeout: config.idle_timeout,
-            clients: Default::default(),
+            api_client: OnceLock::new(),
+            stream_clients: Default::default(),
             tls: OnceLock::new(),
         }
     }
@@ -132,18 +146,6 @@ impl Http {
     /// TLS with the system's certificates and the configured ones.
     pub(super) fn tls(&self) -> StoreResult<Arc<rustls::ClientConfig>> {
         self.tls.get_or_init(|| tls_config(self.ca_file.as_ref(), true)).clone()
-    }
-
-    fn client(&self, url: &Url) -> StoreResult<&reqwest::Client> {
-        let route = match (is_loopback(url), matches!(url.scheme(), "https" | "wss")) {
-            (true, false) => Route::Local,
-            (true, true) => Route::LocalTls,
-            (false, _) => Route::Remote,
-        };
-        self.clients[route as usize]
-            .get_or_init(|| self.build(route))
-            .as_ref()
-            .map_err(Clone::clone)
     }
 
     fn build(&self, route: Route) -> StoreResult<reqwest::Client> {
@@ -171,7 +173,9 @@ impl Http {
         call: &Call,
         token: Option<&HeaderValue>,
     ) -> StoreResult<Reply> {
-        let request = self.client(&self.api_url)?.request(call.method.clone(), self.url(call)?);
+        let client = self.api_client.get_or_init(|| self.build(Route::to(&self.api_url)));
+        let client = client.as_ref().map_err(Clone::clone)?;
+        let request = client.request(call.method.clone(), self.url(call)?);
         let request = match &call.body {
             CallBody::Empty => request,
             CallBody::Form(form) => request
@@ -206,7 +210,9 @@ impl Http {
 
     /// Starts a request to a stream server: never with the authorization token (B.7).
     pub(super) fn stream(&self, method: Method, url: &Url) -> StoreResult<reqwest::RequestBuilder> {
-        Ok(self.client(url)?.request(method, url.clone()))
+        let route = Route::to(url);
+        let client = self.stream_clients[route as usize].get_or_init(|| self.build(route));
+        Ok(client.as_ref().map_err(Clone::clone)?.request(method, url.clone()))
     }
 
     /// Waits for the head of a stream's reply.

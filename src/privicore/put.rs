@@ -202,7 +202,8 @@ impl Client {
     /// One POST of the whole payload. Fails when neither side made progress for the idle
     /// timeout, however long the upload takes as a whole.
     async fn send_upload(&self, url: &SecretUrl, payload: &Payload) -> StoreResult<Reply> {
-        let watch = Arc::new(Mutex::new(Progress { at: Instant::now(), failed: None }));
+        let left = payload.len();
+        let watch = Arc::new(Mutex::new(Progress { at: Instant::now(), left, failed: None }));
         let body = watched(pieces(payload), Arc::clone(&watch));
         let request = self
             .http
@@ -426,24 +427,61 @@ fn pieces(payload: &Payload) -> BoxStream<'static, std::io::Result<Bytes>> {
 }
 
 struct Progress {
+    /// When a piece was last taken.
     at: Instant,
+    /// Bytes still to come.
+    left: u64,
+    /// Why the source failed.
     failed: Option<String>,
 }
 
-/// Notes when a piece was last taken, and why the source failed.
+/// Follows the source piece by piece, and holds it to its length: what a source does
+/// wrong must not look like the service's fault, nor be cut off silently. The last piece
+/// is given only once the source has ended.
 fn watched(
     source: BoxStream<'static, std::io::Result<Bytes>>,
     watch: Arc<Mutex<Progress>>,
 ) -> BoxStream<'static, std::io::Result<Bytes>> {
-    source
-        .inspect(move |piece| {
-            let mut progress = watch.lock();
-            progress.at = Instant::now();
-            if let Err(error) = piece {
-                progress.failed = Some(error.to_string());
-            }
-        })
-        .boxed()
+    let next = |(mut source, watch): (BoxStream<'static, _>, Arc<Mutex<Progress>>)| async move {
+        let taken = source.next().await;
+        let left = watch.lock().left;
+        let piece = match taken {
+            None if left == 0 => return None,
+            None => Err(std::io::Error::other("it is shorter than was said")),
+            Some(Err(error)) => Err(error),
+            Some(Ok(piece)) => match left.checked_sub(Bytes::len(&piece) as u64) {
+                Some(0) => ended(&mut source).await.map(|()| {
+                    watch.lock().left = 0;
+                    piece
+                }),
+                Some(left) => {
+                    watch.lock().left = left;
+                    Ok(piece)
+                }
+                None => Err(too_long()),
+            },
+        };
+        let mut progress = watch.lock();
+        progress.at = Instant::now();
+        progress.failed = piece.as_ref().err().map(std::io::Error::to_string);
+        drop(progress);
+        Some((piece, (source, watch)))
+    };
+    stream::unfold((source, watch), next).boxed()
+}
+
+/// Fails if the source goes on.
+async fn ended(source: &mut BoxStream<'static, std::io::Result<Bytes>>) -> std::io::Result<()> {
+    while let Some(piece) = source.try_next().await? {
+        if !piece.is_empty() {
+            return Err(too_long());
+        }
+    }
+    Ok(())
+}
+
+fn too_long() -> std::io::Error {
+    std::io::Error::other("it is longer than was said")
 }
 
 /// Pauses between attempts: 50 ms, doubling up to 2 s, for a given time in all.

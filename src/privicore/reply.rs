@@ -162,7 +162,7 @@ pub(super) fn rejection(operation: &'static str, text: &str) -> StoreError {
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let kind = if says(&["not_found", "not found", "notfound", "unknown token", "no such"]) {
         K::NotFound
-    } else if says(&["no_storage", "no storage", "storage_device", "storage device"]) {
+    } else if says(&["no_storage", "no storage", "no_device", "storage_device", "storage device"]) {
         K::NoStorage
     } else if says(&["too_large", "too large"]) {
         K::TooLarge

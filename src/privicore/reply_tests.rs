@@ -111,6 +111,7 @@ fn rejections_are_told_apart_by_their_text() {
         ("data_token.not_found", K::NotFound),
         ("Token not found", K::NotFound),
         ("storage.no_storage_device", K::NoStorage),
+        ("storage.no_device", K::NoStorage),
         ("reservation expired", K::TimedOut),
         ("profile.not_an_owner", K::Denied),
         ("policy vote refused", K::Denied),

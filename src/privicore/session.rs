@@ -2,8 +2,8 @@
 //!
 //! * One login serves all who wait for one: they queue behind `gate`, and whoever finds a
 //!   newer generation than the one that failed them uses it.
-//! * A failed login is shared with those who queued behind it, and for [`FAILURE_SHARED`]
-//!   more, so that a wrong password is not tried once per waiter.
+//! * A failed login is shared with those who queued behind it, and for a few
+//!   seconds more, so that a wrong password is not tried once per waiter.
 //! * Renewal ahead of expiry happens in the background (`Client::renew_early`): callers
 //!   go on with the old token, which still counts.
 
@@ -31,6 +31,8 @@ const RENEW_EARLY: Duration = Duration::from_secs(60);
 const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 /// How long a failed login answers for those that come after it.
 const FAILURE_SHARED: Duration = Duration::from_secs(2);
+/// The same where the service refused the credentials: services lock accounts.
+const REFUSAL_SHARED: Duration = Duration::from_secs(10);
 
 /// A token in use, as a header. Its generation tells it from the ones before.
 #[derive(Clone)]
@@ -104,7 +106,7 @@ impl Session {
             return Ok(current.grant.clone());
         }
         if let Some((at, error)) = &*gate
-            && at.elapsed() < FAILURE_SHARED
+            && at.elapsed() < shared_for(error)
         {
             return Err(error.clone());
         }
@@ -196,5 +198,12 @@ impl Session {
             }
             _ => text,
         }
+    }
+}
+
+fn shared_for(error: &StoreError) -> Duration {
+    match error.kind {
+        StoreErrorKind::Unauthenticated => REFUSAL_SHARED,
+        _ => FAILURE_SHARED,
     }
 }

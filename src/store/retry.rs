@@ -70,7 +70,8 @@ impl Retry {
             if !may || Instant::now() + pause > last {
                 return Err(error);
             }
-            tracing::debug!(%error, tried, ?pause, "trying again");
+            // the message only: the target may be a file's name
+            tracing::debug!(error = error.message, tried, ?pause, "trying again");
             sleep(pause).await;
             tried += 1;
         }

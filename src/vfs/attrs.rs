@@ -26,6 +26,11 @@ impl Vfs {
 
     pub(super) fn attr_of(&self, inode: &Inode) -> Attr {
         let mut size = inode.size();
+        let holes = inode.content.holes.iter().map(|h| h.1).sum::<u64>();
+        let mut allocated = match inode.local.dirty {
+            Some(_) => size,
+            None => size.saturating_sub(holes),
+        };
         let mut mtime = inode.attrs.mtime;
         let mut ctime = inode.attrs.ctime;
         if inode.kind == Kind::File
@@ -33,6 +38,7 @@ impl Vfs {
         {
             let state = body.state.read();
             size = state.size;
+            allocated = state.allocated();
             if let Some(written) = state.mtime {
                 mtime = written;
                 ctime = ctime.max(written);
@@ -47,7 +53,7 @@ impl Vfs {
             nlink: inode.local.nlink,
             rdev: inode.rdev,
             size: if inode.is_dir() { u64::from(FRAGMENT) } else { size },
-            blocks: if inode.is_dir() { 8 } else { size.div_ceil(512) },
+            blocks: if inode.is_dir() { 8 } else { allocated.div_ceil(512) },
             atime: inode.attrs.atime.into(),
             mtime: mtime.into(),
             ctime: ctime.into(),

@@ -30,7 +30,8 @@ use super::error::{VfsError, VfsResult};
 use super::{Ino, Vfs};
 use crate::catalog::{Content, Dirty, DirtyKind, Time};
 use crate::content::CHUNK;
-use crate::content::blob::{BLOCK, Blob};
+use crate::content::blob::{BLOCK, Blob, Presence};
+use crate::content::holes;
 use crate::store::Token;
 
 /// A file up to this many bytes is kept whole in memory while it is written, and in the
@@ -424,6 +425,71 @@ impl State {
                 Ok(entry.insert(Chunk { name, blob, bytes: 0, generation: 0 }))
             }
         }
+    }
+
+    /// Bytes that are not holes, roughly: what `st_blocks` shows.
+    pub(super) fn allocated(&self) -> u64 {
+        let base = self.base_len
+            - holes::within(&self.base.holes, 0, self.base_len).map(|h| h.1).sum::<u64>();
+        let staged = match &self.overlay {
+            Overlay::None => 0,
+            Overlay::Small(bytes) => bytes.len() as u64,
+            Overlay::Chunks(chunks) => chunks.values().map(|c| c.bytes).sum(),
+        };
+        base.saturating_add(staged).min(self.size)
+    }
+
+    /// The next data (or hole) from `offset` on; a hole at the end of the file always
+    /// exists, data may not.
+    pub(super) fn seek(&self, vfs: &Vfs, offset: u64, hole: bool) -> VfsResult<Option<u64>> {
+        let mut at = offset;
+        let mut known: Option<(u64, Presence)> = None;
+        while at < self.size {
+            let (is_data, next) = self.extent_at(vfs, at, &mut known)?;
+            if is_data != hole {
+                return Ok(Some(at));
+            }
+            at = next.max(at + 1);
+        }
+        Ok(hole.then_some(self.size))
+    }
+
+    /// Whether there is data at `at`, and where the answer may change. `known` keeps the
+    /// presence of the chunk looked at last.
+    fn extent_at(
+        &self,
+        vfs: &Vfs,
+        at: u64,
+        known: &mut Option<(u64, Presence)>,
+    ) -> VfsResult<(bool, u64)> {
+        let chunks = match &self.overlay {
+            Overlay::Small(_) => return Ok((true, self.size)),
+            Overlay::None => return Ok(self.base_at(at, u64::MAX)),
+            Overlay::Chunks(chunks) => chunks,
+        };
+        let index = at / CHUNK;
+        let Some(chunk) = chunks.get(&u32::try_from(index).unwrap_or(u32::MAX)) else {
+            return Ok(self.base_at(at, (index + 1) * CHUNK));
+        };
+        if known.as_ref().is_none_or(|(of, _)| *of != index) {
+            let error = |e| VfsError::from_blob(vfs.name_of_open(), e);
+            *known = Some((index, chunk.blob.present(0..CHUNK / BLOCK64).map_err(error)?));
+        }
+        let block = (at % CHUNK / BLOCK64) as usize;
+        let end = (at / BLOCK64 + 1) * BLOCK64;
+        match known {
+            Some((_, presence)) if presence.get(block) => Ok((true, end)),
+            _ => Ok(self.base_at(at, end)),
+        }
+    }
+
+    /// Whether the base has data at `at`, and where that may change, at most `limit`.
+    fn base_at(&self, at: u64, limit: u64) -> (bool, u64) {
+        if at >= self.base_len {
+            return (false, limit);
+        }
+        let (hole, next) = holes::at(&self.base.holes, at);
+        (!hole, next.min(self.base_len).min(limit))
     }
 
     /// Cuts or extends to `size` bytes.

@@ -113,7 +113,8 @@ impl VfsError {
     pub fn from_store(what: impl Into<String>, error: &StoreError) -> Self {
         use StoreErrorKind as K;
         let what = what.into();
-        let why = error.to_string();
+        // not its target: that is `what`, or a name that a log must be able to leave out
+        let why = format!("{}: {}", error.operation, error.message);
         match error.kind {
             K::NotFound => Self::Stale { what },
             K::Unauthenticated => Self::Unauthenticated { what, why },

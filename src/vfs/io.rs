@@ -209,14 +209,16 @@ impl Vfs {
         Ok(())
     }
 
-    /// `SEEK_DATA` and `SEEK_HOLE`: all of a file is data, up to its end.
+    /// `SEEK_DATA` and `SEEK_HOLE`.
     pub fn lseek(&self, fh: u64, offset: i64, hole: bool) -> VfsResult<u64> {
         let handle = self.handle(fh)?;
-        let size = handle.body(fh)?.state.read().size;
-        match u64::try_from(offset) {
-            Ok(at) if at < size => Ok(if hole { size } else { at }),
-            _ => Err(VfsError::NoData { fh }),
-        }
+        let body = handle.body(fh)?;
+        let state = body.state.read();
+        let found = match u64::try_from(offset) {
+            Ok(at) if at < state.size => state.seek(self, at, hole)?,
+            _ => None,
+        };
+        found.ok_or(VfsError::NoData { fh })
     }
 
     /// After a close or a truncation: content and size survive the process.

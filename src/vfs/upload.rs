@@ -26,6 +26,7 @@ use crate::catalog::record::truncate_utf8;
 use crate::catalog::{Content, Inode, Version, keys};
 use crate::content::CHUNK;
 use crate::content::blob::BLOCK;
+use crate::content::holes::{self, HOLES_MAX, Hole};
 use crate::content::manifest::{Manifest, part_count, part_len};
 use crate::crypto::{IV_LEN, sealed_len};
 use crate::db::Space;
@@ -53,6 +54,7 @@ struct Sent {
     token: Token,
     generation: u64,
     len: u64,
+    holes: Vec<Hole>,
 }
 
 /// What a snapshot was taken of.
@@ -99,6 +101,7 @@ impl Vfs {
         let size = body.state.read().size;
         let _room = self.fetcher.reserve(size + 64).await;
         let (snapshot, mut buffer) = self.snapshot(body, 0, None).await?;
+        let holes = holes::find(0, &buffer[IV_LEN..]);
         let plain = (snapshot.size <= CHUNK).then(|| Bytes::copy_from_slice(&buffer[IV_LEN..]));
         self.remote.cipher.seal_in_place(&mut buffer);
         let payload = Payload::Bytes(buffer.into());
@@ -107,7 +110,7 @@ impl Vfs {
             self.fetcher.keep(&token, plain).await;
         }
         let version = Version::Single { token };
-        self.commit_version(body, &snapshot, version, &[], &BTreeMap::new())
+        self.commit_version(body, &snapshot, (version, holes), &[], &BTreeMap::new())
     }
 
     /// One token for a file too large for memory: sealed while it is sent, in constant
@@ -123,7 +126,8 @@ impl Vfs {
             match self.store_visible(body.ino, snapshot.size, payload).await {
                 Ok(token) => {
                     let version = Version::Single { token };
-                    return self.commit_version(body, &snapshot, version, &[], &BTreeMap::new());
+                    let dense = (version, Vec::new());
+                    return self.commit_version(body, &snapshot, dense, &[], &BTreeMap::new());
                 }
                 Err(error) => {
                     let changed = body.state.read().generation != snapshot.generation;
@@ -384,6 +388,7 @@ impl Vfs {
         let (snapshot, mut buffer) =
             self.snapshot(body, index * part_size, Some(part_size)).await?;
         let len = (buffer.len() - IV_LEN) as u64;
+        let holes = holes::find(index * part_size, &buffer[IV_LEN..]);
         self.remote.cipher.seal_in_place(&mut buffer);
         let meta = FileMeta {
             file_name: format!("{:016x}-{index:08x}", body.ino),
@@ -393,7 +398,7 @@ impl Vfs {
             size: len,
         };
         let token = self.store_marked(&meta, Payload::Bytes(buffer.into())).await?;
-        Ok((index, Sent { token, generation: snapshot.generation, len }))
+        Ok((index, Sent { token, generation: snapshot.generation, len, holes }))
     }
 
     async fn commit_parts(
@@ -410,14 +415,20 @@ impl Vfs {
         };
         let mut parts = Vec::with_capacity(count as usize);
         let mut replaced = Vec::new();
+        let mut holes = Vec::new();
         for index in 0..count.max(base_parts(&base)) {
             let old = self.base_part(&base, base_len, index).await?;
             match (sent.get(&index), old) {
                 (Some(sent), old) if index < count => {
                     parts.push(sent.token.clone());
+                    sent.holes.iter().for_each(|hole| holes::add(&mut holes, *hole));
                     replaced.extend(old);
                 }
-                (None, Some(old)) if index < count => parts.push(old),
+                (None, Some(old)) if index < count => {
+                    parts.push(old);
+                    let (from, to) = (index * part_size, (index + 1) * part_size);
+                    holes::within(&base.holes, from, to).for_each(|h| holes::add(&mut holes, h));
+                }
                 (_, Some(old)) => replaced.push(old),
                 (_, None) if index < count => {
                     let why = format!("part {index} is neither staged nor in the vault");
@@ -436,7 +447,7 @@ impl Vfs {
         // A staged chunk that is exactly one part becomes the cache's by a rename.
         let own = sent.iter().filter(|_| part_size == CHUNK);
         let own = own.filter_map(|(i, s)| Some((u32::try_from(*i).ok()?, s.clone()))).collect();
-        self.commit_version(body, snapshot, version, &replaced, &own)?;
+        self.commit_version(body, snapshot, (version, holes), &replaced, &own)?;
         self.forget_sent(body.ino)
     }
 
@@ -463,7 +474,7 @@ impl Vfs {
         &self,
         body: &Body,
         snapshot: &Snapshot,
-        version: Version,
+        (version, mut holes): (Version, Vec<Hole>),
         replaced: &[Token],
         adopted: &BTreeMap<u32, Sent>,
     ) -> VfsResult<()> {
@@ -480,7 +491,8 @@ impl Vfs {
         let stamp = txn.stamp();
         let concurrent = inode.content.stamp != state.base.stamp;
         let seen = state.base.lineage();
-        let content = Content { stamp, size: snapshot.size, version, seen };
+        holes.truncate(HOLES_MAX);
+        let content = Content { stamp, size: snapshot.size, version, holes, seen };
         let old = std::mem::replace(&mut inode.content, content.clone());
         if concurrent && !content.covers(&old) {
             keep_lost(&mut txn, &inode, old)?;
@@ -630,9 +642,10 @@ impl Vfs {
         let (mut sent, mut stale) = (BTreeMap::new(), Vec::new());
         self.tree.db().scan(&prefix, &prefix, |key, value| {
             let index = keys::number(key, 9);
-            let (token, generation, len, run): (Token, u64, u64, u64) = crate::db::decode(&value)?;
+            let (run, token, generation, len, holes): (u64, Token, u64, u64, Vec<Hole>) =
+                crate::db::decode(&value)?;
             match run == self.counters.run {
-                true => drop(sent.insert(index, Sent { token, generation, len })),
+                true => drop(sent.insert(index, Sent { token, generation, len, holes })),
                 false => stale.push((key.to_vec(), token)),
             }
             Ok(true)
@@ -650,7 +663,7 @@ impl Vfs {
     fn record_sent(&self, ino: Ino, index: u64, part: &Sent) -> VfsResult<()> {
         let mut batch = self.tree.db().batch();
         let run = self.counters.run;
-        let value = (part.token.clone(), part.generation, part.len, run);
+        let value = (run, &part.token, part.generation, part.len, &part.holes);
         batch.store(&Self::sent_key(ino, index), &value);
         Ok(batch.commit()?)
     }

@@ -2,7 +2,7 @@
 //! `privicorefs::store`, as tests that run on any implementation.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -236,18 +236,21 @@ async fn risk_meta_can_be_set(store: &dyn Store, offers: Offers) {
 }
 
 async fn broken_payloads_fail_and_leave_no_file(store: &dyn Store) {
+    let broken = || Err(io::Error::other("the disk went away"));
+    let bytes = |len: u64| Ok(Bytes::from(vec![7; usize::try_from(len).unwrap()]));
     for len in [1_000_u64, 200_000] {
-        let short: Payload = Payload::Stream {
-            len,
-            open: Arc::new(move || {
-                let broken = Err(io::Error::other("the disk went away"));
-                let half = vec![7; usize::try_from(len / 2).unwrap()];
-                stream::iter([Ok(Bytes::from(half)), broken]).boxed()
-            }),
-        };
-        let meta = meta("broken", "half.bin", len);
-        let error = store.put(&meta, &mark(1), short).await.unwrap_err();
-        assert_eq!(error.kind, StoreErrorKind::Local, "{error}");
+        for (what, pieces) in [
+            ("breaks", vec![bytes(len / 2), broken()]),
+            ("is short", vec![bytes(len / 2)]),
+            ("is long", vec![bytes(len), bytes(1)]),
+        ] {
+            let pieces = Arc::new(Mutex::new(pieces));
+            let open = move || stream::iter(std::mem::take(&mut *pieces.lock().unwrap())).boxed();
+            let payload = Payload::Stream { len, open: Arc::new(open) };
+            let meta = meta("broken", &format!("{what}.bin"), len);
+            let error = store.put(&meta, &mark(1), payload).await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Local, "{what}: {error}");
+        }
     }
     let filter = ListFilter { context: Some("broken".into()), ..ListFilter::default() };
     let named = list_all(store, &filter).await.unwrap();
