@@ -11,8 +11,8 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use common::Lab;
 use common::content::{Rng, assert_pattern, fill_at, write_pattern};
+use common::{Lab, eventually};
 
 const MIB: u64 = 1 << 20;
 /// The program's default, which this test relies on (`--part-size`).
@@ -75,7 +75,16 @@ fn a_large_file_moves_by_parts_in_bounded_memory() {
     }
     writer.umount();
 
+    // A machine that was here before mounts at once, with what it knew: the whole old
+    // version, until it has heard of the new one.
     reader.mount();
+    let (mut new, mut found) = (vec![0; 4096], vec![0; 4096]);
+    fill_at(2, middle, &mut new);
+    eventually("the new version arrives", Duration::from_secs(60), || {
+        let file = File::open(reader.path("large")).unwrap();
+        file.read_exact_at(&mut found, middle).unwrap();
+        found == new
+    });
     let file = File::open(reader.path("large")).unwrap();
     assert_pattern(&file, 2, middle - MIB / 2, MIB);
     assert_pattern(&file, 1, middle + MIB / 2, 4 * MIB);
