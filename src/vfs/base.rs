@@ -23,8 +23,11 @@ const PAGE: u64 = 256;
 /// Pages kept decoded: about 16 KiB each.
 const PAGES_KEPT: usize = 64;
 
+/// A page: the manifest's tag and the page's number.
+type PageKey = ([u8; 16], u32);
+
 /// Recently used pages of part tokens.
-pub(super) struct PartTable(Mutex<LruCache<([u8; 16], u32), Arc<Vec<Token>>>>);
+pub(super) struct PartTable(Mutex<LruCache<PageKey, Arc<Vec<Token>>>>);
 
 impl Default for PartTable {
     fn default() -> Self {

@@ -507,10 +507,11 @@ impl State {
             self.drop_overlay(vfs, ino)?;
             self.overlay = Overlay::Small(Vec::new());
             self.base_len = 0;
-        } else if size <= SMALL_MAX && self.size <= SMALL_MAX {
-            if let Some(need) = self.prepare(vfs, ino, size, held)? {
-                return Ok(Some(need));
-            }
+        } else if size <= SMALL_MAX
+            && self.size <= SMALL_MAX
+            && let Some(need) = self.prepare(vfs, ino, size, held)?
+        {
+            return Ok(Some(need));
         }
         if let Overlay::Small(bytes) = &mut self.overlay {
             if size <= SMALL_MAX {
