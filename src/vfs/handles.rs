@@ -194,10 +194,21 @@ impl Vfs {
 
     /// Closes a directory.
     pub fn releasedir(&self, fh: u64) -> VfsResult<()> {
-        match self.handles.write().remove(&fh) {
-            Some(_) => Ok(()),
-            None => Err(VfsError::BadHandle { fh }),
+        let removed = self.handles.write().remove(&fh);
+        let handle = removed.ok_or(VfsError::BadHandle { fh })?;
+        if let Target::Dir(ino) = handle.target
+            && self.tree.find_inode(ino)?.is_some_and(|inode| inode.local.nlink == 0)
+            && !self.is_open_dir(ino)
+        {
+            self.tree.purge(ino, self.trash_ms())?;
         }
+        Ok(())
+    }
+
+    /// Whether somebody has this directory open.
+    pub(super) fn is_open_dir(&self, ino: Ino) -> bool {
+        let handles = self.handles.read();
+        handles.values().any(|handle| matches!(handle.target, Target::Dir(open) if open == ino))
     }
 
     /// Lists a directory from a cookie on; `add` answers `true` when it is full. With

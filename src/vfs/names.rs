@@ -159,13 +159,16 @@ impl Vfs {
         }
     }
 
-    /// A file whose last name is gone lives as long as it is open.
+    /// A file or folder whose last name is gone lives as long as it is open.
     fn settle_removed(&self, removed: &Removed) -> VfsResult<()> {
         self.want_publish();
         if !removed.last {
             return Ok(());
         }
         let ino = removed.inode.ino;
+        if removed.inode.is_dir() && self.is_open_dir(ino) {
+            return Ok(()); // `releasedir` purges it, or the next start
+        }
         if removed.inode.kind != Kind::File {
             return Ok(self.tree.purge(ino, self.trash_ms())?);
         }

@@ -181,6 +181,7 @@ impl Vfs {
     pub(super) async fn first_look(&self) -> VfsResult<()> {
         let known = self.tree.db().contains(Space::Meta, &keys::meta("followed"))?;
         if known {
+            self.look_wanted.notify_one();
             return Ok(());
         }
         self.look().await?;
