@@ -225,7 +225,7 @@ engine_start() {
   API_URL=$(json_field api_url <"$LAB/engine.json")
   WS_URL=$(json_field ws_url <"$LAB/engine.json")
   (umask 077; head -c 24 /dev/urandom | base64 >"$LAB/password")
-  "$PRIVICOREFS" key generate "$LAB/key"
+  "$PRIVICOREFS" key generate "$LAB/key" >/dev/null 2>&1
   "$PYTHON" "$REPO/tests/independent/client.py" --api-url "$API_URL" --ws-url "$WS_URL" \
     --username check --password-file "$LAB/password" register >/dev/null
 }

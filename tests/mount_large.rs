@@ -93,6 +93,48 @@ fn a_large_file_moves_by_parts_in_bounded_memory() {
     assert_pattern(&file, 1, 0, 2 * MIB);
 }
 
+/// A small file that one write makes a large one, with a hole between, on a machine that
+/// has none of its content: `fsync` brings it into the vault, and back below the threshold.
+#[test]
+fn a_file_may_cross_the_threshold_in_both_directions() {
+    const SMALL_SIZE: u64 = 512 << 10;
+    const LARGE_SIZE: u64 = 5 * MIB;
+    let lab = Lab::new();
+    let options = ["--split-above", "1MiB", "--part-size", "256KiB"];
+    let mut writer = lab.machine("a");
+    writer.args(options);
+    writer.mount();
+    let file = File::create(writer.path("file")).unwrap();
+    write_pattern(&file, 1, 0, SMALL_SIZE).unwrap();
+    drop(file);
+    writer.umount();
+
+    let mut changer = lab.machine("b");
+    changer.args(options);
+    changer.mount();
+    let file = OpenOptions::new().write(true).open(changer.path("file")).unwrap();
+    write_pattern(&file, 2, LARGE_SIZE - 4096, 4096).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    let elsewhere = lab.mounted("c");
+    let file = File::open(elsewhere.path("file")).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), LARGE_SIZE);
+    assert_pattern(&file, 1, 0, SMALL_SIZE);
+    assert_pattern(&file, 2, LARGE_SIZE - 4096, 4096);
+    let mut hole = vec![1; 100_000];
+    file.read_exact_at(&mut hole, SMALL_SIZE + MIB).unwrap();
+    assert!(hole.iter().all(|byte| *byte == 0), "a hole reads as zeros");
+
+    let file = OpenOptions::new().write(true).open(changer.path("file")).unwrap();
+    file.set_len(SMALL_SIZE / 2).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    let last = lab.mounted("d");
+    let file = File::open(last.path("file")).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), SMALL_SIZE / 2);
+    assert_pattern(&file, 1, 0, SMALL_SIZE / 2);
+}
+
 /// 100 reads of 64 KiB, or fewer if the file has fewer parts than that: each part that is
 /// touched is fetched once, no other is.
 fn random_reads_fetch_parts_and_not_the_file(lab: &Lab, reader: &common::Machine, size: u64) {
