@@ -98,7 +98,8 @@ fn a_large_file_moves_by_parts_in_bounded_memory() {
 #[test]
 fn a_file_may_cross_the_threshold_in_both_directions() {
     const SMALL_SIZE: u64 = 512 << 10;
-    const LARGE_SIZE: u64 = 5 * MIB;
+    // Not a multiple of the part size: the last part is a short one.
+    const LARGE_SIZE: u64 = 5 * MIB + 8192;
     let lab = Lab::new();
     let options = ["--split-above", "1MiB", "--part-size", "256KiB"];
     let mut writer = lab.machine("a");
@@ -133,6 +134,41 @@ fn a_file_may_cross_the_threshold_in_both_directions() {
     let file = File::open(last.path("file")).unwrap();
     assert_eq!(file.metadata().unwrap().len(), SMALL_SIZE / 2);
     assert_pattern(&file, 1, 0, SMALL_SIZE / 2);
+}
+
+/// A block in every part of a file, on a machine that has none of it: each part must be
+/// fetched to be sent, and the buffers of both come from one small budget.
+#[test]
+fn rewriting_every_part_of_a_cold_file_does_not_run_out_of_buffers() {
+    const PARTS: u64 = 4;
+    const SIZE: u64 = 4 * MIB;
+    let lab = Lab::new();
+    // The proportions of the defaults: 16 MiB parts, 96 MiB of memory.
+    let options = ["--split-above", "8MiB", "--part-size", "4MiB", "--memory", "24MiB"];
+    let mut writer = lab.machine("a");
+    writer.args(options);
+    writer.mount();
+    let file = File::create(writer.path("file")).unwrap();
+    write_pattern(&file, 1, 0, PARTS * SIZE).unwrap();
+    drop(file);
+    writer.umount();
+
+    let mut changer = lab.machine("b");
+    changer.args(options);
+    changer.mount();
+    let file = OpenOptions::new().write(true).open(changer.path("file")).unwrap();
+    for part in 0..PARTS {
+        write_pattern(&file, 2, part * SIZE + 8192, 4096).unwrap();
+    }
+    file.sync_all().unwrap();
+    drop(file);
+    let elsewhere = lab.mounted("c");
+    let file = File::open(elsewhere.path("file")).unwrap();
+    for part in 0..PARTS {
+        assert_pattern(&file, 1, part * SIZE, 8192);
+        assert_pattern(&file, 2, part * SIZE + 8192, 4096);
+        assert_pattern(&file, 1, part * SIZE + 12288, SIZE - 12288);
+    }
 }
 
 /// 100 reads of 64 KiB, or fewer if the file has fewer parts than that: each part that is

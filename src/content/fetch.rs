@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, Shared};
 use lru::LruCache;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::CHUNK;
 use super::blob::BLOCK;
@@ -87,7 +87,11 @@ pub struct Fetcher {
     flights: Mutex<HashMap<Token, Flight>>,
     /// Lengths of payloads that are in the cache only, verified.
     spooled: Mutex<HashMap<Token, u64>>,
+    /// Room for payloads on their way in, and on their way out. Two, because who sends a
+    /// part may have to fetch the old one first while it holds its room: from one budget,
+    /// two such parts could each wait for the other for ever.
     budget: Arc<Semaphore>,
+    sending: Arc<Semaphore>,
     budget_bytes: u64,
     downloaded: AtomicU64,
 }
@@ -100,7 +104,7 @@ impl std::fmt::Debug for Fetcher {
 
 impl Fetcher {
     /// A fetcher that keeps up to `keep` bytes of plaintext in memory, and takes buffers
-    /// from a budget of `budget` bytes.
+    /// from a budget of `budget` bytes in each direction.
     pub fn new(
         store: Arc<dyn Store>,
         cipher: Arc<PayloadCipher>,
@@ -119,6 +123,7 @@ impl Fetcher {
             flights: Mutex::new(HashMap::new()),
             spooled: Mutex::new(HashMap::new()),
             budget: Arc::new(Semaphore::new(permits)),
+            sending: Arc::new(Semaphore::new(permits)),
             budget_bytes: permits as u64 * PERMIT,
             downloaded: AtomicU64::new(0),
         }
@@ -129,12 +134,21 @@ impl Fetcher {
         self.downloaded.load(Ordering::Relaxed)
     }
 
-    /// Takes room for a buffer of `bytes`; waits until there is some. A buffer larger
-    /// than the whole budget takes all of it.
-    pub async fn reserve(&self, bytes: u64) -> Option<tokio::sync::OwnedSemaphorePermit> {
+    /// Takes room for a payload of `bytes` that is to be sent; waits until there is some.
+    /// One larger than the whole budget takes all of it.
+    pub async fn reserve(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        self.take(&self.sending, bytes).await
+    }
+
+    /// The same for one that is fetched. Whoever holds it waits for the network only.
+    async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        self.take(&self.budget, bytes).await
+    }
+
+    async fn take(&self, budget: &Arc<Semaphore>, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let permits = bytes.div_ceil(PERMIT).min(self.budget_bytes / PERMIT);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX).max(1);
-        self.budget.clone().acquire_many_owned(permits).await.ok()
+        budget.clone().acquire_many_owned(permits).await.ok()
     }
 
     /// Copies plaintext from `offset` of a payload into `out`, if it is on this machine.
@@ -232,8 +246,8 @@ impl Fetcher {
         if expected > self.budget_bytes / 2 {
             return self.spool(token, download).await;
         }
-        let _room = self.reserve(expected).await;
-        let mut bytes = crate::store::collect(download, self.budget_bytes).await?;
+        let _room = self.room(expected).await;
+        let mut bytes = crate::store::collect(download, 2 * self.budget_bytes).await?;
         self.downloaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let cipher = self.cipher.clone();
         let opened = move || {
@@ -268,7 +282,7 @@ impl Fetcher {
     /// Decrypts a payload that is too large for memory into the cache.
     async fn spool(&self, token: &Token, download: Download) -> Result<Fetched, FetchError> {
         let name = spool_name(token);
-        let _room = self.reserve(CHUNK + (4 << 20)).await;
+        let _room = self.room(CHUNK + (4 << 20)).await;
         let mut opener = self.cipher.stream_opener();
         let mut stream = download.stream;
         let mut buffer: Vec<u8> = Vec::with_capacity(CHUNK as usize + (1 << 20));

@@ -181,8 +181,9 @@ impl Vfs {
         let cache = Cache::open(cache, keys.clone(), env.clone())
             .map_err(|e| VfsError::Local { what: "cache directory".into(), why: e.to_string() })?;
         let cache = Arc::new(cache);
-        // A third of the memory keeps plaintexts, the rest is for payloads under way.
-        let (keep, budget) = (config.memory / 3, config.memory - config.memory / 3);
+        // A quarter of the memory keeps plaintexts, the rest is for payloads under way, half
+        // of it in each direction.
+        let (keep, budget) = (config.memory / 4, config.memory / 8 * 3);
         let fetcher = Fetcher::new(store.clone(), cipher.clone(), cache.clone(), keep, budget);
         let remote = Remote { tree: tree.clone(), store, cipher, keys, env: env.clone(), paths };
         let parallel = config.parallel.max(1);

@@ -376,7 +376,8 @@ impl Vfs {
         part_size: u64,
         index: u64,
     ) -> VfsResult<(u64, Sent)> {
-        let _room = self.fetcher.reserve(part_size * 2).await;
+        // What is fetched to make the part has room of its own.
+        let _room = self.fetcher.reserve(part_size).await;
         let (snapshot, mut buffer) =
             self.snapshot(body, index * part_size, Some(part_size)).await?;
         let len = (buffer.len() - IV_LEN) as u64;
