@@ -47,6 +47,65 @@ pub struct Discovered {
 }
 
 impl Remote {
+    /// Looks for new tokens only: backwards from where the last listing ended to the first
+    /// page that brings nothing new, then forwards to the end. A service lists in the order
+    /// of creation where it sorts at all (protocol E.2); what moves otherwise, and what was
+    /// deleted, is found by the next whole listing.
+    pub async fn discover_news(&self, owner: Owner) -> Result<Discovered, RemoteError> {
+        let ended: u32 = self.tree.db().load(&keys::meta("listed-pages"))?.unwrap_or(0);
+        if ended == 0 {
+            return self.discover(owner).await;
+        }
+        let mut found = Discovered::default();
+        let (mut page, mut last) = (ended, None);
+        loop {
+            let got = self.store.list(&ListFilter::default(), page).await?;
+            if got.records.is_empty() && page > 1 {
+                page = (page / 2).max(1); // much has been deleted
+                continue;
+            }
+            last = last.or(Some((page, got.more)));
+            let before = found.added;
+            self.show_all(&got.records, owner, &mut found)?;
+            if found.added == before || page == 1 {
+                break;
+            }
+            page -= 1;
+        }
+        let (mut page, mut more) = last.unwrap_or((ended, false));
+        while more {
+            let got = self.store.list(&ListFilter::default(), page + 1).await?;
+            if got.records.is_empty() {
+                break;
+            }
+            page += 1;
+            self.show_all(&got.records, owner, &mut found)?;
+            more = got.more;
+        }
+        self.note_listed(page)?;
+        Ok(found)
+    }
+
+    fn show_all(
+        &self,
+        records: &[TokenRecord],
+        owner: Owner,
+        found: &mut Discovered,
+    ) -> Result<(), RemoteError> {
+        for record in records {
+            if self.is_foreign(record)? {
+                self.show(record, owner, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_listed(&self, pages: u32) -> Result<(), RemoteError> {
+        let mut batch = self.tree.db().batch();
+        batch.store(&keys::meta("listed-pages"), &pages);
+        Ok(batch.commit()?)
+    }
+
     /// Lists every token once, shows those of other clients, and hides those that are gone.
     pub async fn discover(&self, owner: Owner) -> Result<Discovered, RemoteError> {
         let mut found = Discovered::default();
@@ -60,6 +119,7 @@ impl Remote {
                 }
             }
             if !got.more || listed.len() == before {
+                self.note_listed(page)?;
                 break;
             }
         }

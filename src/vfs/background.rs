@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::error::{VfsError, VfsResult};
 use super::upload::PENDING;
 use super::xattrs::{EXTENSION, risk_of};
@@ -20,6 +22,11 @@ const PUBLISH_SETTLE: Duration = Duration::from_millis(700);
 
 /// After a hint, others may still be busy: look once for all of it.
 const LOOK_SETTLE: Duration = Duration::from_millis(500);
+
+/// A whole listing (a vault of a million has ten thousand pages) is made again after this
+/// many times what the last one took: half a per cent of the time. In between, only what
+/// is new is looked for.
+const WHOLE_LISTING: u32 = 200;
 
 /// How often due deletions and alignments are seen to.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
@@ -88,6 +95,7 @@ impl Vfs {
     }
 
     async fn run_looks(self: Arc<Self>) {
+        let mut next_whole: Option<Instant> = None;
         self.hint_changes(); // what happened while the drive was not mounted
         loop {
             let every = self.config.poll_interval;
@@ -97,11 +105,17 @@ impl Vfs {
                 drop(tokio::time::timeout(every, self.look_wanted.notified()).await);
             }
             tokio::time::sleep(LOOK_SETTLE).await;
+            let started = Instant::now();
+            let whole = next_whole.is_none_or(|at| at <= started);
             let looked = async {
                 self.look().await?;
-                self.look_for_files().await
+                self.look_for_files(whole).await
             };
-            if let Err(error) = looked.await {
+            let looked = looked.await;
+            if whole && looked.is_ok() {
+                next_whole = Some(Instant::now() + started.elapsed() * WHOLE_LISTING);
+            }
+            if let Err(error) = looked {
                 tracing::warn!(
                     error = error.logged(),
                     "other clients' changes could not be looked for"
@@ -123,9 +137,12 @@ impl Vfs {
     }
 
     /// Shows files that other clients stored.
-    pub(super) async fn look_for_files(&self) -> VfsResult<()> {
+    pub(super) async fn look_for_files(&self, whole: bool) -> VfsResult<()> {
         let owner = Owner { uid: self.config.default_uid, gid: self.config.default_gid };
-        let found = self.remote.discover(owner).await?;
+        let found = match whole {
+            true => self.remote.discover(owner).await?,
+            false => self.remote.discover_news(owner).await?,
+        };
         if found.added + found.removed > 0 {
             tracing::info!(found.added, found.removed, "files of other clients");
         }

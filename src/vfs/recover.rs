@@ -216,6 +216,6 @@ impl Vfs {
         self.look().await?;
         // A vault without a catalog of this key may hold other clients' files: show them
         // before the mount answers, as far as the listing goes.
-        self.look_for_files().await
+        self.look_for_files(true).await
     }
 }
