@@ -75,7 +75,8 @@ fn compare_worlds(seed: u64, options: &[&str]) {
     drop(drive);
     machine.umount();
     let elsewhere = lab.mounted("b");
-    assert_same(&local_root, &elsewhere.mountpoint(), seed, &["on another machine".to_owned()]);
+    recent.push("on another machine".to_owned());
+    assert_same(&local_root, &elsewhere.mountpoint(), seed, &recent);
 }
 
 /// Unmounts, or every other time kills, and mounts again. Open files do not survive.
