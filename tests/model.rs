@@ -2,7 +2,13 @@
 //! both, the whole tree compared after each remount, crash, cache loss and on a second
 //! machine; over a store that fails now and then.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +18,7 @@ use std::time::Duration;
 use privicorefs::crypto::MasterKey;
 use privicorefs::env::Env;
 
-use privicorefs::store::{MemoryStore, Op as StoreOp, Store, StoreErrorKind};
+use privicorefs::store::{MemoryStore, Op as StoreOp, Store, StoreErrorKind, TokenRecord};
 use privicorefs::vfs::{
     Caller, DirEntry, Durability, Kind, OpenMode, ROOT_INO, RenameMode, SetAttr, Vfs, VfsConfig,
     VfsError, XattrMode,
@@ -618,4 +624,40 @@ fn a_truncated_tail_never_comes_back() {
         Op::Sync,
         Op::OtherMachine,
     ]);
+}
+
+/// A new machine reads one checkpoint and the segments after it; the segments that the
+/// checkpoint covers may be gone.
+#[test]
+fn a_checkpoint_stands_for_the_segments_it_covers() {
+    let mut world = World::new();
+    for round in 0..80 {
+        world.apply(&Op::Create { dir: 0, name: round % 3 });
+        world.apply(&Op::Write { file: 0, offset: 0, len: 10, byte: round as u8 });
+        if round == 40 {
+            world.apply(&Op::Mkdir { dir: 0, name: 3 });
+        }
+        world.apply(&Op::Sync);
+    }
+    let name_of = |r: &TokenRecord| r.file_name.clone().unwrap_or_default();
+    let checkpoint =
+        || world.store.records().into_iter().find(|r| name_of(r).ends_with(".checkpoint"));
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while checkpoint().is_none() {
+        assert!(std::time::Instant::now() < deadline, "no checkpoint after 80 segments");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // What comes after the checkpoint is in segments of its own.
+    world.apply(&Op::Create { dir: 0, name: 4 });
+    world.apply(&Op::Sync);
+    let mut segments: Vec<_> =
+        world.store.records().into_iter().filter(|r| r.context.ends_with("/log")).collect();
+    segments.sort_by_key(name_of);
+    assert!(segments.len() > 64);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for covered in &segments[..60] {
+        runtime.block_on(world.store.delete(&covered.token)).unwrap();
+    }
+    world.apply(&Op::OtherMachine);
+    world.finish();
 }

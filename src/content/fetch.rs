@@ -164,11 +164,23 @@ impl Fetcher {
                 None => false,
             };
         }
-        let name = match self.spooled.lock().contains_key(token) {
-            true => spool_name(token),
-            false => token.as_str().to_owned(),
-        };
-        self.read_cached(&name, offset, out)
+        if self.spooled.lock().contains_key(token) {
+            return self.read_cached(&spool_name(token), offset, out);
+        }
+        self.read_cached(token.as_str(), offset, out)
+            || (self.recall_spooled(token) && self.read_cached(&spool_name(token), offset, out))
+    }
+
+    /// Whether an earlier mount decrypted this payload into the cache and verified it.
+    fn recall_spooled(&self, token: &Token) -> bool {
+        let mut block = [0; BLOCK];
+        let found = self.cache.read(&verified_name(token), 0, 0, &mut block);
+        if found {
+            let mut len = [0; 8];
+            len.copy_from_slice(&block[..8]);
+            self.spooled.lock().insert(token.clone(), u64::from_le_bytes(len));
+        }
+        found
     }
 
     fn read_cached(&self, name: &str, offset: u64, out: &mut [u8]) -> bool {
@@ -306,6 +318,7 @@ impl Fetcher {
             self.cache.remove_token(&name);
             return Err(FetchError::Sealed(error));
         }
+        self.cache.put(&verified_name(token), 0, &len.to_le_bytes());
         self.spooled.lock().insert(token.clone(), len);
         Ok(Fetched { plain: None, len })
     }
@@ -319,8 +332,14 @@ impl Fetcher {
         drop(memory);
         self.spooled.lock().remove(token);
         self.cache.remove_token(token.as_str());
+        self.cache.remove_token(&verified_name(token));
         self.cache.remove_token(&spool_name(token));
     }
+}
+
+/// The cache name of the record that a decrypted payload has been verified.
+fn verified_name(token: &Token) -> String {
+    format!("{}\u{0}verified", token.as_str())
 }
 
 /// The cache name of a payload that is decrypted before it can be verified: distinct from

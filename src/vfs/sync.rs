@@ -91,7 +91,7 @@ impl Vfs {
         let started = Instant::now();
         let mut pause = PROGRESS / 20;
         let mut moved = Instant::now();
-        let mut before = SyncProgress::default();
+        let mut before = (SyncProgress::default(), 0);
         loop {
             self.queue_everything()?;
             let (files_left, bytes_left) = self.left();
@@ -105,10 +105,13 @@ impl Vfs {
             if files_left == 0 && records_left == 0 {
                 return Ok(self.tree.sync()?);
             }
-            if now != before {
-                (before, moved) = (now, Instant::now());
+            let sent = self.counters.uploaded.load(Ordering::Relaxed);
+            if (now, sent) != before {
+                (before, moved) = ((now, sent), Instant::now());
             }
-            let stuck = moved.elapsed() > self.config.deadline * PATIENCE;
+            // An upload under way has deadlines of its own: it ends, or it fails.
+            let hopeless = self.queue.running() == 0 || self.counters.has_failures().is_some();
+            let stuck = hopeless && moved.elapsed() > self.config.deadline * PATIENCE;
             if stuck || deadline.is_some_and(|d| started.elapsed() > d) {
                 return Err(self.not_all(now, refused));
             }
