@@ -133,7 +133,10 @@ impl Remote {
     }
 
     async fn send(&self, ready: Vec<Ready>) -> Result<(), RemoteError> {
-        let seq = self.prepare(&ready)?;
+        let (seq, ready) = self.prepare(ready)?;
+        if ready.is_empty() {
+            return Ok(());
+        }
         let mut records = Vec::with_capacity(ready.len());
         let mut tokens: Vec<Token> = Vec::new();
         let (inodes, links): (Vec<_>, Vec<_>) =
@@ -155,12 +158,28 @@ impl Remote {
     }
 
     /// Takes the next number, and marks the links as known to others, so that a removal
-    /// from now on leaves a tombstone.
-    fn prepare(&self, ready: &[Ready]) -> Result<u64, RemoteError> {
+    /// from now on leaves a tombstone. What has changed since it was found ready (a link
+    /// that was removed without a trace, above all) is left for the next segment.
+    fn prepare(&self, ready: Vec<Ready>) -> Result<(u64, Vec<Ready>), RemoteError> {
         let mut txn = self.tree.begin();
+        let mut still = Vec::with_capacity(ready.len());
+        for item in ready {
+            let same = match &item {
+                Ready::Inode(found) => txn
+                    .find_inode(found.ino)?
+                    .is_some_and(|now| now.newest() == found.newest() && now.local.dirty.is_none()),
+                Ready::Link(found) => {
+                    txn.find_link(found.id)?.is_some_and(|now| now.stamp == found.stamp)
+                }
+            };
+            if same {
+                still.push(item);
+            }
+        }
+        let ready = still;
         let seq = self.tree.db().load::<u64>(&keys::meta("seq"))?.unwrap_or(0) + 1;
         txn.raw(Space::Meta, keys::meta("seq"), Some(crate::db::encode(&seq)));
-        for item in ready {
+        for item in &ready {
             if let Ready::Link(link) = item
                 && let Some(mut now) = txn.find_link(link.id)?
                 && !now.published
@@ -170,7 +189,7 @@ impl Remote {
             }
         }
         txn.commit()?;
-        Ok(seq)
+        Ok((seq, ready))
     }
 
     fn acknowledge(&self, ready: &[Ready], token: &Token, seq: u64) -> Result<(), RemoteError> {

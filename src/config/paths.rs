@@ -89,11 +89,11 @@ mod tests {
     fn xdg_folders_must_be_absolute() {
         let env = |name: &str| match name {
             "XDG_STATE_HOME" => Some("relative".into()),
-            "HOME" => Some("/home/me".into()),
+            "HOME" => Some("/users/me".into()),
             _ => None,
         };
         let dir = xdg(&env, "XDG_STATE_HOME", ".local/state").unwrap();
-        assert_eq!(dir, Path::new("/home/me/.local/state"));
+        assert_eq!(dir, Path::new("/users/me/.local/state"));
         assert!(xdg(&|_| None, "XDG_STATE_HOME", ".local/state").is_err());
     }
 
