@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use super::follow::Followed;
 use super::keys;
+use super::merge::moved_dirs;
 use super::record::{Inode, Link, ROOT_INO};
 use super::remote::{Remote, RemoteError};
 use super::segment::{Applied, CheckpointManifest, InodeRecord, Paths, Record, Segment};
@@ -54,11 +55,14 @@ impl Remote {
         followed: &mut Followed,
     ) -> Result<(), RemoteError> {
         let manifest = CheckpointManifest::from_bytes(&self.get(&record.token).await?)?;
+        let mut moved = Vec::new();
         self.fetch_pages(manifest.pages, |page| {
             followed.stale.extend(self.tree.apply_page(&page)?);
+            moved.extend(moved_dirs(&page.records));
             Ok(())
         })
         .await?;
+        followed.stale.extend(self.tree.settle_moves(&moved)?);
         for (writer, covered) in &manifest.covers {
             self.tree.join_applied(*writer, covered)?;
         }

@@ -9,7 +9,11 @@
 //! * a removal of a file that has unsaved changes here: the name comes back;
 //! * a live link in a removed directory: the directory comes back;
 //! * a move that would make a cycle: of the moves on the cycle the newest is undone, to
-//!   the root, where the subtree is found again.
+//!   the root, where the subtree is found again. That is looked at when all records of a
+//!   segment, or all pages of a checkpoint, are in: between two of them a subtree may hang
+//!   below itself for a moment, when a folder changed places with one inside it.
+
+use std::collections::HashSet;
 
 use super::hlc::Stamp;
 use super::keys;
@@ -29,6 +33,9 @@ impl Tree {
     pub fn apply_segment(&self, segment: &Segment) -> CatalogResult<Vec<Stale>> {
         let mut txn = self.begin();
         apply_records(&mut txn, &segment.records)?;
+        for dir in moved_dirs(&segment.records) {
+            break_cycle(&mut txn, dir)?;
+        }
         for token in &segment.tokens {
             note_token(&mut txn, token);
         }
@@ -38,12 +45,21 @@ impl Tree {
         txn.commit()
     }
 
-    /// Applies one page of a checkpoint.
+    /// Applies one page of a checkpoint; [`Tree::settle_moves`] follows the last.
     pub fn apply_page(&self, page: &Segment) -> CatalogResult<Vec<Stale>> {
         let mut txn = self.begin();
         apply_records(&mut txn, &page.records)?;
         for token in &page.tokens {
             note_token(&mut txn, token);
+        }
+        txn.commit()
+    }
+
+    /// Breaks the cycles that moves of these directories have closed.
+    pub fn settle_moves(&self, dirs: &[u64]) -> CatalogResult<Vec<Stale>> {
+        let mut txn = self.begin();
+        for dir in dirs {
+            break_cycle(&mut txn, *dir)?;
         }
         txn.commit()
     }
@@ -56,6 +72,14 @@ impl Tree {
         batch.store(&keys::applied(writer), &applied);
         Ok(batch.commit()?)
     }
+}
+
+/// The directories whose places are in these records.
+pub(super) fn moved_dirs(records: &[Record]) -> impl Iterator<Item = u64> {
+    records.iter().filter_map(|record| match record {
+        Record::Link(link) if link.live && link.kind == Kind::Dir => Some(link.id),
+        _ => None,
+    })
 }
 
 fn note_token(txn: &mut Txn<'_>, token: &crate::store::Token) {
@@ -208,9 +232,6 @@ fn apply_link(txn: &mut Txn<'_>, record: &Link) -> CatalogResult<()> {
         txn.publish_link(link.id, Some(link.ino));
     }
     if link.live {
-        if link.kind == Kind::Dir {
-            break_cycle(txn, &mut link)?;
-        }
         txn.put_link(link.clone());
         txn.attach(&link)?;
         revive_parents(txn, link.parent)?;
@@ -256,33 +277,28 @@ fn revive_parents(txn: &mut Txn<'_>, dir: Ino) -> CatalogResult<()> {
     Ok(())
 }
 
-/// If `link`'s place closes a cycle, moves the newest directory on it to the root.
-fn break_cycle(txn: &mut Txn<'_>, link: &mut Link) -> CatalogResult<()> {
-    if !txn.is_below(link.parent, link.ino)? {
-        return Ok(());
-    }
+/// If a directory's place closes a cycle, moves the newest directory on it to the root.
+fn break_cycle(txn: &mut Txn<'_>, dir: u64) -> CatalogResult<()> {
+    let Some(link) = txn.find_link(dir)? else { return Ok(()) };
     let mut newest = link.clone();
+    let mut seen = HashSet::new();
     let mut at = link.parent;
     while at != link.ino {
+        // A cycle further up is not this directory's: one of its own members breaks it.
+        if at == ROOT_INO || !seen.insert(at) {
+            return Ok(());
+        }
         let Some(above) = txn.find_link(at)? else { return Ok(()) };
         at = above.parent;
         if above.stamp > newest.stamp {
             newest = above;
         }
     }
-    let stamp = txn.stamp();
-    if newest.id == link.id {
-        link.parent = ROOT_INO;
-        link.stamp = stamp;
-    } else {
-        txn.detach(&newest)?;
-        newest.parent = ROOT_INO;
-        newest.stamp = stamp;
-        txn.put_link(newest.clone());
-        txn.attach(&newest)?;
-        txn.publish_link(newest.id, None);
-        return Ok(());
-    }
-    txn.publish_link(link.id, None);
+    txn.detach(&newest)?;
+    newest.parent = ROOT_INO;
+    newest.stamp = txn.stamp();
+    txn.put_link(newest.clone());
+    txn.attach(&newest)?;
+    txn.publish_link(newest.id, None);
     Ok(())
 }
