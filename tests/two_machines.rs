@@ -128,3 +128,29 @@ fn moves_that_would_make_a_cycle_leave_a_tree_on_both() {
         on_a == on_b && on_a.0 != on_a.1 && on_a.2.len() == 1
     });
 }
+
+/// What was inside is now outside: on the way there, one record at a time, each of the two
+/// folders is inside the other. That is no cycle to be broken.
+#[test]
+fn folders_that_change_places_do_so_on_the_other_machine_too() {
+    let lab = Lab::new();
+    let (a, b) = (polling(&lab, "a"), polling(&lab, "b"));
+    fs::create_dir_all(a.path("outer/inner")).unwrap();
+    fs::write(a.path("outer/in-outer"), b"outer").unwrap();
+    fs::write(a.path("outer/inner/in-inner"), b"inner").unwrap();
+    a.sync();
+    eventually("the folders are there", PATIENCE, || {
+        reads(&b.path("outer/inner/in-inner"), b"inner")
+    });
+    fs::rename(a.path("outer/inner"), a.path("inner")).unwrap();
+    fs::rename(a.path("outer"), a.path("inner/outer")).unwrap();
+    a.sync();
+    eventually("they have changed places", PATIENCE, || {
+        reads(&b.path("inner/outer/in-outer"), b"outer") && names(&b.mountpoint()) == ["inner"]
+    });
+    assert!(reads(&b.path("inner/in-inner"), b"inner"));
+    b.sync();
+    a.sync();
+    assert_eq!(names(&a.mountpoint()), ["inner"]);
+    assert_eq!(names(&lab.mounted("c").mountpoint()), ["inner"]);
+}
