@@ -74,6 +74,8 @@ impl Vfs {
         let dropped = self.rebase(&mut state, content, snapshot, unchanged);
         inode.local.dirty = state.record();
         if let Some(mtime) = state.mtime.filter(|_| unchanged) {
+            // A stamp of its own: these attributes may have been published without it.
+            txn.touch_inode(&mut inode)?;
             inode.attrs.mtime = mtime;
             state.mtime = None;
         }
