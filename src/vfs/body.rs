@@ -84,6 +84,8 @@ pub(super) struct State {
     pub(super) dirty: bool,
     pub(super) generation: u64,
     pub(super) persisted: u64,
+    /// The generation of the last truncation.
+    pub(super) cut: u64,
     /// The newest generation that is in the vault.
     pub(super) committed: u64,
     /// Modification time set by writes and not yet in the local database.
@@ -128,6 +130,7 @@ impl Body {
                 dirty: false,
                 generation: 0,
                 persisted: 0,
+                cut: 0,
                 committed: 0,
                 mtime: None,
                 handles: 0,
@@ -529,6 +532,7 @@ impl State {
         self.size = size;
         let now = vfs.now();
         self.changed(now);
+        self.cut = self.generation;
         Ok(None)
     }
 

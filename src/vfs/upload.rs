@@ -21,6 +21,7 @@ use super::body::{Body, Overlay, State, pieces};
 use super::commit::{Sent, Snapshot};
 use super::error::{VfsError, VfsResult};
 use super::status::LiveMark;
+use super::writeback::QUIET;
 use super::xattrs::{EXTENSION, risk_of};
 use super::{Ino, Vfs};
 use crate::catalog::record::truncate_utf8;
@@ -252,10 +253,10 @@ impl Vfs {
             let snapshot = self.round_start(body, round >= ROUNDS)?;
             let count = part_count(snapshot.size, part_size);
             let todo = self.parts_to_send(body, &sent, part_size, count)?;
-            let writing = body.state.read().writers > 0 && !to_the_end;
-            self.send_parts(body, part_size, todo, &mut sent, writing).await?;
-            if writing && round == 0 && self.is_being_written(body, &snapshot) {
-                return Ok(()); // the rest follows when the writer is done
+            let partial = !to_the_end && self.is_being_written(body);
+            self.send_parts(body, part_size, todo, &mut sent, partial).await?;
+            if partial {
+                return Ok(()); // the rest follows when the writer is done, or pauses
             }
             let still = body.state.read().generation == snapshot.generation;
             if still {
@@ -265,10 +266,10 @@ impl Vfs {
         Ok(())
     }
 
-    fn is_being_written(&self, body: &Body, snapshot: &Snapshot) -> bool {
+    /// Whether somebody writes this file just now: its last part is not finished then.
+    fn is_being_written(&self, body: &Body) -> bool {
         let state = body.state.read();
-        state.generation != snapshot.generation
-            || state.last_change.elapsed() < std::time::Duration::from_secs(5)
+        state.writers > 0 && state.last_change.elapsed() < QUIET
     }
 
     fn part_size_of(&self, state: &State) -> u64 {
@@ -302,9 +303,9 @@ impl Vfs {
         for index in 0..count {
             let touched = self.part_touched(&state, part_size, index)?;
             let len = part_len(state.size, part_size, index);
-            let fresh = sent
-                .get(&index)
-                .is_some_and(|s| s.len == len && touched.is_none_or(|t| s.generation >= t));
+            // A cut may have turned into zeros what was sent before it.
+            let newest = touched.unwrap_or(0).max(state.cut);
+            let fresh = sent.get(&index).is_some_and(|s| s.len == len && s.generation >= newest);
             if !fresh && (touched.is_some() || !self.base_has_part(&state, part_size, index, len)) {
                 todo.push(index);
             }
@@ -354,10 +355,9 @@ impl Vfs {
         part_size: u64,
         todo: Vec<u64>,
         sent: &mut BTreeMap<u64, Sent>,
-        writing: bool,
+        partial: bool,
     ) -> VfsResult<()> {
-        // While the file is written, its last part is not finished.
-        let finished = |index: &u64| !writing || (index + 1) * part_size < body.state.read().size;
+        let finished = |index: &u64| !partial || (index + 1) * part_size < body.state.read().size;
         let todo: Vec<_> = todo.into_iter().filter(finished).collect();
         let mut going = stream::iter(todo)
             .map(|index| self.send_part(body, part_size, index))
@@ -414,7 +414,8 @@ impl Vfs {
         let mut holes = Vec::new();
         for index in 0..count.max(base_parts(&base)) {
             let old = self.base_part(&base, base_len, index).await?;
-            match (sent.get(&index), old) {
+            let len = part_len(snapshot.size, part_size, index);
+            match (sent.get(&index).filter(|s| s.len == len), old) {
                 (Some(sent), old) if index < count => {
                     parts.push(sent.token.clone());
                     sent.holes.iter().for_each(|hole| holes::add(&mut holes, *hole));

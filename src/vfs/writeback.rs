@@ -22,7 +22,7 @@ use super::{Ino, Vfs};
 const SETTLE: Duration = Duration::from_millis(400);
 
 /// An open file that has not been written for this long is worth an upload.
-const QUIET: Duration = Duration::from_secs(5);
+pub(super) const QUIET: Duration = Duration::from_secs(5);
 
 /// A file that is written all the time is uploaded this often.
 const DIRTY_MAX: Duration = Duration::from_secs(30);
