@@ -67,15 +67,19 @@ impl Vfs {
         _caller: Caller,
         ino: Ino,
         _fh: Option<u64>,
-        set: SetAttr,
+        mut set: SetAttr,
     ) -> VfsResult<Attr> {
         if self.config.read_only {
             self.refuse_if_read_only(self.name_of(ino).as_bytes())?;
         }
-        if let Some(size) = set.size {
-            let current = self.getattr(ino)?.size;
-            if self.tree.inode(ino)?.kind == Kind::File && current != size {
+        if let Some(size) = set.size
+            && self.tree.inode(ino)?.kind == Kind::File
+        {
+            if self.getattr(ino)?.size != size {
                 self.truncate(ino, size).await?;
+            } else {
+                // To the size that it has: nothing to cut, and the times move all the same.
+                set.mtime.get_or_insert(SetTime::Now);
             }
         }
         let SetAttr { perm, uid, gid, size: _, atime, mtime } = set;

@@ -121,18 +121,25 @@ impl Vfs {
             self.refuse_if_read_only(self.name_of(ino).as_bytes())?;
         }
         let body = self.body(ino)?;
-        let keep_cache = {
+        let truncate = mode.truncate && mode.write;
+        let was_empty = {
             let mut state = body.state.write();
             state.handles += 1;
             state.writers += u32::from(mode.write);
-            if mode.truncate && mode.write && state.size > 0 {
+            let empty = state.size == 0;
+            if truncate && !empty {
                 let need = state.truncate(self, ino, 0, &[]);
                 need.map_err(|e| self.blame(ino, e))?;
             }
-            !mode.truncate
+            empty
         };
         let fh = self.add_handle(Target::File(body), mode);
-        Ok(Opened { fh, keep_cache })
+        if truncate && was_empty {
+            // Nothing to cut, and the times move all the same.
+            self.tree.set_attrs(ino, |attrs, now| attrs.mtime = now)?;
+            self.want_publish();
+        }
+        Ok(Opened { fh, keep_cache: !mode.truncate })
     }
 
     /// Closes a file for good: its content is recorded, and goes to the vault soon.

@@ -52,12 +52,30 @@ pub(crate) fn assert_same(local: &Path, drive: &Path, seed: u64, recent: &[Strin
     let names = expected.keys().chain(found.keys());
     let differs = names.into_iter().find(|name| expected.get(*name) != found.get(*name));
     let name = differs.map_or("", String::as_str);
+    let (expected, found) = (expected.get(name), found.get(name));
     panic!(
-        "seed {seed}: {name:?} is {:?}, and should be {:?}, after:\n{}",
-        found.get(name),
-        expected.get(name),
+        "seed {seed}: {name:?} is {found:?}, and should be {expected:?}{}, after:\n{}",
+        first_difference(expected, found),
         recent.join("\n")
     );
+}
+
+/// Where two contents begin to differ, for the message.
+fn first_difference(expected: Option<&Entry>, found: Option<&Entry>) -> String {
+    let (Some(Content::File(expected)), Some(Content::File(found))) =
+        (expected.map(|entry| &entry.content), found.map(|entry| &entry.content))
+    else {
+        return String::new();
+    };
+    let differs = expected.iter().zip(found).map(|(one, other)| one != other);
+    let places: Vec<_> = differs.enumerate().filter(|(_, differs)| *differs).collect();
+    match (places.first(), places.last()) {
+        (Some((first, _)), Some((last, _))) => {
+            let holes = places.iter().all(|(place, _)| found[*place] == 0);
+            format!(", with {} bytes wrong in {first}..={last} (all zero: {holes})", places.len())
+        }
+        _ => String::new(),
+    }
 }
 
 fn snapshot(root: &Path) -> Tree {
