@@ -6,15 +6,14 @@
 //! cannot exist. Segments it covers are deleted later, after a grace period in which a
 //! reader that has just listed them can still fetch them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::follow::Followed;
 use super::keys;
-use super::merge::moved_dirs;
 use super::record::{Inode, Link, ROOT_INO};
 use super::remote::{Remote, RemoteError};
 use super::segment::{Applied, CheckpointManifest, InodeRecord, Paths, Record, Segment};
-use crate::db::decode;
+use crate::db::{Space, decode};
 use crate::store::{ListFilter, Token, TokenRecord, list_all};
 
 /// Records per page: about 2 MiB sealed.
@@ -25,6 +24,13 @@ const SEGMENTS_PER_CHECKPOINT: u64 = 64;
 
 /// How long covered segments stay, in milliseconds: longer than any start-up takes.
 const GRACE_MS: u64 = 3_600_000;
+
+/// How long a removal is remembered, in milliseconds: 90 days. Until then a machine that was
+/// away may come back with changes from before it, and all will agree.
+pub const FORGET_MS: u64 = 90 * 86_400_000;
+
+/// Records forgotten in one change of the local database.
+const FORGET_BATCH: usize = 4_000;
 
 impl Remote {
     /// Loads the newest checkpoint that can be read, if there is one.
@@ -55,14 +61,11 @@ impl Remote {
         followed: &mut Followed,
     ) -> Result<(), RemoteError> {
         let manifest = CheckpointManifest::from_bytes(&self.get(&record.token).await?)?;
-        let mut moved = Vec::new();
         self.fetch_pages(manifest.pages, |page| {
             followed.stale.extend(self.tree.apply_page(&page)?);
-            moved.extend(moved_dirs(&page.records));
             Ok(())
         })
         .await?;
-        followed.stale.extend(self.tree.settle_moves(&moved)?);
         for (writer, covered) in &manifest.covers {
             self.tree.join_applied(*writer, covered)?;
         }
@@ -103,6 +106,7 @@ impl Remote {
 
     /// Writes a checkpoint of what is applied here.
     pub async fn checkpoint(&self) -> Result<(), RemoteError> {
+        self.forget_old(self.env.millis().saturating_sub(FORGET_MS))?;
         let covers = self.all_applied()?;
         let stamp = self.tree.begin().stamp();
         let mut pages = Vec::new();
@@ -164,6 +168,53 @@ impl Remote {
             Ok(true)
         })?;
         Ok(all)
+    }
+
+    /// Forgets names that were removed before `horizon` (milliseconds since 1970), and inodes
+    /// that have no name and no remembered one; gives how many records went.
+    pub fn forget_old(&self, horizon: u64) -> Result<u64, RemoteError> {
+        let old = |link: &Link| !link.live && link.stamp.hlc >> 16 < horizon;
+        let (mut links, mut remembered) = (Vec::new(), HashSet::new());
+        let (first_link, first_inode) = (keys::link(0), keys::inode(0));
+        self.tree.db().scan(&first_link[..1], &first_link, |_, value| {
+            let link: Link = decode(&value)?;
+            if old(&link) {
+                links.push(link.id);
+            } else if !link.live {
+                remembered.insert(link.ino);
+            }
+            Ok(true)
+        })?;
+        let mut inodes = Vec::new();
+        self.tree.db().scan(&first_inode[..1], &first_inode, |_, value| {
+            let inode: Inode = decode(&value)?;
+            let local = &inode.local;
+            let nameless = local.nlink == 0 && local.dirty.is_none();
+            if nameless && inode.newest().hlc >> 16 < horizon && !remembered.contains(&inode.ino) {
+                inodes.push(inode.ino);
+            }
+            Ok(true)
+        })?;
+        for some in links.chunks(FORGET_BATCH) {
+            let mut txn = self.tree.begin();
+            for id in some {
+                if txn.find_link(*id)?.is_some_and(|link| old(&link)) {
+                    txn.remove_link(*id);
+                }
+            }
+            txn.commit()?;
+        }
+        for some in inodes.chunks(FORGET_BATCH) {
+            let mut txn = self.tree.begin();
+            for ino in some {
+                let open = self.tree.db().contains(Space::Meta, &keys::orphan(*ino))?;
+                if !open && txn.find_inode(*ino)?.is_some_and(|i| i.local.nlink == 0) {
+                    txn.remove_inode(*ino);
+                }
+            }
+            txn.commit()?;
+        }
+        Ok((links.len() + inodes.len()) as u64)
     }
 
     async fn discard_covered(

@@ -51,12 +51,15 @@ impl Remote {
     /// page that brings nothing new, then forwards to the end. A service lists in the order
     /// of creation where it sorts at all (protocol E.2); what moves otherwise, and what was
     /// deleted, is found by the next whole listing.
-    pub async fn discover_news(&self, owner: Owner) -> Result<Discovered, RemoteError> {
+    pub async fn discover_news(
+        &self,
+        owner: Owner,
+        found: &mut Discovered,
+    ) -> Result<(), RemoteError> {
         let ended: u32 = self.tree.db().load(&keys::meta("listed-pages"))?.unwrap_or(0);
         if ended == 0 {
-            return self.discover(owner).await;
+            return self.discover(owner, found).await;
         }
-        let mut found = Discovered::default();
         let (mut page, mut last) = (ended, None);
         loop {
             let got = self.store.list(&ListFilter::default(), page).await?;
@@ -66,7 +69,7 @@ impl Remote {
             }
             last = last.or(Some((page, got.more)));
             let before = found.added;
-            self.show_all(&got.records, owner, &mut found)?;
+            self.show_all(&got.records, owner, found)?;
             if found.added == before || page == 1 {
                 break;
             }
@@ -79,11 +82,10 @@ impl Remote {
                 break;
             }
             page += 1;
-            self.show_all(&got.records, owner, &mut found)?;
+            self.show_all(&got.records, owner, found)?;
             more = got.more;
         }
-        self.note_listed(page)?;
-        Ok(found)
+        self.note_listed(page)
     }
 
     fn show_all(
@@ -107,15 +109,14 @@ impl Remote {
     }
 
     /// Lists every token once, shows those of other clients, and hides those that are gone.
-    pub async fn discover(&self, owner: Owner) -> Result<Discovered, RemoteError> {
-        let mut found = Discovered::default();
+    pub async fn discover(&self, owner: Owner, found: &mut Discovered) -> Result<(), RemoteError> {
         let mut listed = HashSet::new();
         for page in 1.. {
             let got = self.store.list(&ListFilter::default(), page).await?;
             let before = listed.len();
             for record in &got.records {
                 if listed.insert(self.tree.token_tag(&record.token)) && self.is_foreign(record)? {
-                    self.show(record, owner, &mut found)?;
+                    self.show(record, owner, found)?;
                 }
             }
             if !got.more || listed.len() == before {
@@ -123,8 +124,7 @@ impl Remote {
                 break;
             }
         }
-        self.hide_gone(&listed, &mut found)?;
-        Ok(found)
+        self.hide_gone(&listed, found)
     }
 
     fn is_foreign(&self, record: &TokenRecord) -> Result<bool, RemoteError> {

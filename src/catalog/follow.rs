@@ -28,13 +28,13 @@ pub struct Followed {
 
 impl Remote {
     /// Applies every segment that is new here; a checkpoint first, where segments that it
-    /// covers are gone or nothing has been applied yet.
-    pub async fn follow(&self) -> Result<Followed, RemoteError> {
-        let mut followed = Followed::default();
+    /// covers are gone or nothing has been applied yet. `followed` holds what was applied
+    /// also when an error ends it early.
+    pub async fn follow(&self, followed: &mut Followed) -> Result<(), RemoteError> {
         let segments = self.list_segments().await?;
         self.guard_own_numbers(&segments)?;
         if self.needs_checkpoint(&segments)? {
-            followed.checkpoint = self.load_checkpoint(&mut followed).await?;
+            followed.checkpoint = self.load_checkpoint(followed).await?;
         }
         let mut wanted = Vec::new();
         for (&(writer, seq), token) in &segments {
@@ -61,7 +61,8 @@ impl Remote {
                 }
             }
         }
-        Ok(followed)
+        followed.stale.extend(self.tree.settle()?);
+        Ok(())
     }
 
     /// Whether the vault holds a catalog of this key, or of another.

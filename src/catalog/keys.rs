@@ -10,6 +10,7 @@
 //! R ino              meta to align    M name             bookkeeping
 //! Z ino              unlinked, open   V writer           newest segment applied
 //! Q ino index        part sent, not committed
+//! S ino              directory whose place must be looked at once all segments are in
 //! ```
 
 use super::record::Ino;
@@ -71,6 +72,9 @@ pub fn outbox_link(id: u64) -> Vec<u8> {
 
 /// Prefix of the outbox.
 pub const OUTBOX: &[u8] = b"O";
+
+/// Prefix of the links in the outbox.
+pub const OUTBOX_LINKS: &[u8] = b"OL";
 
 /// A page of a manifest's part tokens; `tag` is of the manifest's token.
 pub fn parts(tag: &[u8; 16], page: u32) -> Vec<u8> {
@@ -144,6 +148,14 @@ pub fn orphan(ino: Ino) -> Vec<u8> {
 
 /// Prefix of all orphans.
 pub const ORPHANS: &[u8] = b"Z";
+
+/// A directory whose place is to be settled.
+pub fn unsettled(dir: Ino) -> Vec<u8> {
+    key(b'S', &[&dir.to_be_bytes()])
+}
+
+/// Prefix of all directories whose places are to be settled.
+pub const UNSETTLED: &[u8] = b"S";
 
 /// The newest segment applied of a writer.
 pub fn applied(writer: u32) -> Vec<u8> {

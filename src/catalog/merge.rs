@@ -1,17 +1,25 @@
 //! Taking other writers' records in.
 //!
 //! Each register keeps its newest stamp, so records may come in any order and twice.
-//! Four cases need more than that, and each is settled by an ordinary local operation
+//! Five cases need more than that, and each is settled by an ordinary local operation
 //! with a new stamp, which every other machine then sees:
 //! * contents written concurrently: the machine whose own content lost keeps it as a new
 //!   file beside, whose number follows from the lost version, so two machines that do
 //!   this make the same file;
 //! * a removal of a file that has unsaved changes here: the name comes back;
+//! * a name for a file whose last name was removed here: what was changed here before and
+//!   dropped with that name is sent again, which is why registers outlive names;
 //! * a live link in a removed directory: the directory comes back;
 //! * a move that would make a cycle: of the moves on the cycle the newest is undone, to
-//!   the root, where the subtree is found again. That is looked at when all records of a
-//!   segment, or all pages of a checkpoint, are in: between two of them a subtree may hang
-//!   below itself for a moment, when a folder changed places with one inside it.
+//!   the root, where the subtree is found again.
+//!
+//! The last two are looked at in [`Tree::settle`], when *everything* that the vault listed
+//! is in. Between two segments, of one writer or of several, a directory may look removed
+//! while its last entry's way out is still to come, or hang below itself because it
+//! changed places with one inside it; acting on that would spoil every other machine's
+//! tree. The directories in question are recorded with the records that raised them
+//! ([`keys::unsettled`]), so that a crash in between loses no question. The publisher sees
+//! to it that the segments of one writer never show such a state at their end.
 
 use std::collections::HashSet;
 
@@ -33,9 +41,6 @@ impl Tree {
     pub fn apply_segment(&self, segment: &Segment) -> CatalogResult<Vec<Stale>> {
         let mut txn = self.begin();
         apply_records(&mut txn, &segment.records)?;
-        for dir in moved_dirs(&segment.records) {
-            break_cycle(&mut txn, dir)?;
-        }
         for token in &segment.tokens {
             note_token(&mut txn, token);
         }
@@ -45,7 +50,7 @@ impl Tree {
         txn.commit()
     }
 
-    /// Applies one page of a checkpoint; [`Tree::settle_moves`] follows the last.
+    /// Applies one page of a checkpoint.
     pub fn apply_page(&self, page: &Segment) -> CatalogResult<Vec<Stale>> {
         let mut txn = self.begin();
         apply_records(&mut txn, &page.records)?;
@@ -55,11 +60,34 @@ impl Tree {
         txn.commit()
     }
 
-    /// Breaks the cycles that moves of these directories have closed.
-    pub fn settle_moves(&self, dirs: &[u64]) -> CatalogResult<Vec<Stale>> {
+    /// Settles the places of directories that the applied records have put in question:
+    /// brings back removed ones that hold something, and breaks cycles. For a moment when
+    /// every known segment is in.
+    pub fn settle(&self) -> CatalogResult<Vec<Stale>> {
         let mut txn = self.begin();
+        let mut dirs = Vec::new();
+        self.db.scan(keys::UNSETTLED, keys::UNSETTLED, |key, _| {
+            dirs.push(keys::number(key, 1));
+            Ok(true)
+        })?;
+        if dirs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut moved = Vec::new();
         for dir in dirs {
-            break_cycle(&mut txn, *dir)?;
+            txn.raw(Space::Meta, keys::unsettled(dir), None);
+            let Some(link) = txn.find_link(dir)? else { continue };
+            if link.live {
+                moved.push(dir);
+            } else if self.has_entries(dir)? {
+                revive(&mut txn, link, &mut moved)?;
+            } else if let Some(mut inode) = txn.find_inode(dir)? {
+                inode.local.nlink = 0;
+                txn.put_inode(inode);
+            }
+        }
+        for dir in moved {
+            break_cycle(&mut txn, dir)?;
         }
         txn.commit()
     }
@@ -74,23 +102,20 @@ impl Tree {
     }
 }
 
-/// The directories whose places are in these records.
-pub(super) fn moved_dirs(records: &[Record]) -> impl Iterator<Item = u64> {
-    records.iter().filter_map(|record| match record {
-        Record::Link(link) if link.live && link.kind == Kind::Dir => Some(link.id),
-        _ => None,
-    })
-}
-
 fn note_token(txn: &mut Txn<'_>, token: &crate::store::Token) {
     txn.know_token(token, 0);
 }
 
 fn apply_records(txn: &mut Txn<'_>, records: &[Record]) -> CatalogResult<()> {
+    // Inodes first, whatever the order they came in: links count themselves in.
     for record in records {
-        match record {
-            Record::Inode(inode) => apply_inode(txn, inode)?,
-            Record::Link(link) => apply_link(txn, link)?,
+        if let Record::Inode(inode) = record {
+            apply_inode(txn, inode)?;
+        }
+    }
+    for record in records {
+        if let Record::Link(link) = record {
+            apply_link(txn, link)?;
         }
     }
     Ok(())
@@ -204,8 +229,7 @@ pub fn keep_lost(txn: &mut Txn<'_>, inode: &Inode, lost: Content) -> CatalogResu
     txn.attach(&link)?;
     txn.put_link(link);
     txn.publish_inode(number);
-    txn.publish_link(number, None);
-    Ok(())
+    txn.publish_link(number, None, None)
 }
 
 /// A number that every machine with the key derives alike; the top bit keeps it apart
@@ -226,15 +250,23 @@ fn apply_link(txn: &mut Txn<'_>, record: &Link) -> CatalogResult<()> {
     }
     let mut link = Link { published: true, ..record.clone() };
     let dirty = txn.find_inode(link.ino)?.is_some_and(|i| i.local.dirty.is_some());
+    // What waited to be published of it is older than this.
+    txn.raw(Space::Meta, keys::outbox_link(link.id), None);
     if !link.live && dirty {
         link.live = true;
         link.stamp = txn.stamp();
-        txn.publish_link(link.id, Some(link.ino));
+        txn.publish_link(link.id, None, Some(link.ino))?;
+    }
+    if link.kind == Kind::Dir {
+        txn.unsettle(link.id);
     }
     if link.live {
+        restate(txn, link.ino)?;
         txn.put_link(link.clone());
         txn.attach(&link)?;
-        revive_parents(txn, link.parent)?;
+        if txn.find_link(link.parent)?.is_some_and(|above| !above.live) {
+            txn.unsettle(link.parent);
+        }
     } else {
         settle_removed(txn, &link)?;
         txn.put_link(link);
@@ -242,37 +274,49 @@ fn apply_link(txn: &mut Txn<'_>, record: &Link) -> CatalogResult<()> {
     Ok(())
 }
 
+/// Before an inode without a name gets one again: changes made here may have been dropped
+/// unsent when its last name went.
+fn restate(txn: &mut Txn<'_>, ino: Ino) -> CatalogResult<()> {
+    let Some(mut inode) = txn.find_inode(ino)? else { return Ok(()) };
+    // A directory that something was put into is counted already, but not found.
+    let nameless = inode.is_dir() && !txn.find_link(ino)?.is_some_and(|l| l.live);
+    if nameless || inode.local.nlink == 0 {
+        if inode.has_stamp_of(txn.writer.clock.writer()) {
+            txn.publish_inode(ino);
+        }
+        inode.local.gone = false;
+        txn.put_inode(inode);
+    }
+    Ok(())
+}
+
 /// After a remote removal: the last name of an inode is gone.
 fn settle_removed(txn: &mut Txn<'_>, link: &Link) -> CatalogResult<()> {
-    let Some(mut inode) = txn.find_inode(link.ino)? else { return Ok(()) };
+    let Some(inode) = txn.find_inode(link.ino)? else { return Ok(()) };
     if inode.kind == Kind::Dir {
-        if txn.tree.has_entries(link.ino)? {
-            return Ok(()); // what is inside keeps it reachable once a link revives it
-        }
-        inode.local.nlink = 0;
+        return Ok(()); // what is inside may bring it back: see `Tree::settle`
     }
     if inode.local.nlink == 0 {
         txn.raw(Space::Meta, keys::outbox_inode(inode.ino), None);
     }
     txn.stale.push(Stale::Inode { ino: inode.ino, data: false });
-    txn.put_inode(inode);
     Ok(())
 }
 
-/// Brings removed directories back above something that lives.
-fn revive_parents(txn: &mut Txn<'_>, dir: Ino) -> CatalogResult<()> {
-    let mut at = dir;
-    while at != ROOT_INO {
-        let Some(mut link) = txn.find_link(at)? else { return Ok(()) };
-        if link.live {
-            return Ok(());
-        }
+/// Brings a removed directory back, and the removed ones above it.
+fn revive(txn: &mut Txn<'_>, mut link: Link, revived: &mut Vec<Ino>) -> CatalogResult<()> {
+    while !link.live {
+        restate(txn, link.ino)?;
         link.live = true;
         link.stamp = txn.stamp();
         txn.put_link(link.clone());
         txn.attach(&link)?;
-        txn.publish_link(link.id, None);
-        at = link.parent;
+        txn.publish_link(link.id, None, None)?;
+        revived.push(link.id);
+        match txn.find_link(link.parent)? {
+            Some(above) => link = above,
+            None => break, // the root, or one that is still to arrive
+        }
     }
     Ok(())
 }
@@ -294,11 +338,11 @@ fn break_cycle(txn: &mut Txn<'_>, dir: u64) -> CatalogResult<()> {
             newest = above;
         }
     }
+    let before = newest.clone();
     txn.detach(&newest)?;
     newest.parent = ROOT_INO;
     newest.stamp = txn.stamp();
     txn.put_link(newest.clone());
     txn.attach(&newest)?;
-    txn.publish_link(newest.id, None);
-    Ok(())
+    txn.publish_link(newest.id, Some(&before), None)
 }

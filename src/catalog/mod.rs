@@ -14,11 +14,14 @@
 //!    listed under a conflict name derived from their link number.
 //! 3. `nlink` of a file is the number of its live links; of a directory 2 plus its
 //!    live subdirectories.
-//! 4. From every live directory the parents lead to the root (no cycle).
+//! 4. From every live directory the parents lead to the root (no cycle), once what the
+//!    vault listed is in and settled ([`merge`]).
 //! 5. A record leaves the outbox only when the vault has acknowledged a segment that
 //!    holds the very stamps it has now.
 //! 6. An inode whose content waits for the vault, the links to it, and the removals it
 //!    caused (rename over an old file), are not published before that content is.
+//! 7. Registers outlive names: what was removed is remembered for 90 days, so that a name
+//!    that another machine gave meanwhile finds them ([`checkpoint`]).
 
 pub mod checkpoint;
 pub mod discover;

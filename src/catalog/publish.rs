@@ -5,20 +5,31 @@
 //! succession become one record. Order (invariant 6 of the catalog): a record is left
 //! for a later segment while the content it needs is not in the vault.
 //!
+//! At the end of every segment of this writer its directories are as they were here at one
+//! moment: directories that moved go together, as they are when the segment gets its
+//! number, and a directory is removed only when all that has left it is in the vault too.
+//! Otherwise another machine would find a directory below itself, or a removed one that
+//! still holds something, and would act on it.
+//!
 //! Crash: the number is recorded, and the links marked as published, before the segment
 //! is sent. If its fate is unknown, the same records go out again in the next segment;
 //! applying records twice changes nothing.
+
+use std::collections::HashSet;
 
 use super::keys;
 use super::record::{Ino, Inode, Kind, Link};
 use super::remote::{Remote, RemoteError};
 use super::segment::{InodeRecord, Paths, Record, Segment};
-use super::txn::OutboxEntry;
+use super::txn::{OutboxEntry, Txn};
 use crate::db::{Space, decode};
 use crate::store::Token;
 
 /// Most records in one segment: about 4 MiB sealed.
 const SEGMENT_RECORDS: usize = 16_000;
+
+/// Outbox entries read at a time.
+const SCAN_RECORDS: usize = 4_000;
 
 /// What one call of [`Remote::publish`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,10 +46,21 @@ enum Ready {
     Link(Link),
 }
 
+impl Ready {
+    fn link_id(&self) -> Option<u64> {
+        match self {
+            Self::Inode(_) => None,
+            Self::Link(link) => Some(link.id),
+        }
+    }
+}
+
 /// What one pass over the outbox found.
 #[derive(Default)]
 struct Found {
     ready: Vec<Ready>,
+    /// Removed directories: they go last, when nothing else is left to send.
+    removed_dirs: Vec<Link>,
     gone: Vec<Vec<u8>>,
     held: u64,
 }
@@ -58,41 +80,55 @@ impl Remote {
     pub async fn publish(&self) -> Result<Published, RemoteError> {
         let mut total = Published::default();
         loop {
-            let found = self.find_ready()?;
+            let mut found = self.find_ready()?;
             total.held = found.held;
             self.drop_gone(&found.gone)?;
+            let mut full = found.ready.len() >= SEGMENT_RECORDS;
+            if !full {
+                // In the order of their removal: what was inside goes with or before.
+                found.removed_dirs.sort_by_key(|link| link.stamp);
+                let room = SEGMENT_RECORDS - found.ready.len();
+                full = found.removed_dirs.len() > room;
+                found.removed_dirs.truncate(room);
+                found.ready.extend(found.removed_dirs.drain(..).map(Ready::Link));
+            }
             if found.ready.is_empty() {
                 return Ok(total);
             }
-            let full = found.ready.len() >= SEGMENT_RECORDS;
-            total.sent += found.ready.len() as u64;
-            self.send(found.ready).await?;
-            if !full {
+            let sent = self.send(found.ready).await?;
+            total.sent += sent;
+            if !full || sent == 0 {
                 return Ok(total);
             }
         }
     }
 
     fn find_ready(&self) -> Result<Found, RemoteError> {
-        let mut entries = Vec::new();
-        self.tree.db().scan(keys::OUTBOX, keys::OUTBOX, |key, value| {
-            entries.push((key.to_vec(), decode::<OutboxEntry>(&value)?));
-            Ok(entries.len() < SEGMENT_RECORDS * 4)
-        })?;
         let mut found = Found::default();
-        for (key, entry) in entries {
-            if found.ready.len() >= SEGMENT_RECORDS {
-                break;
-            }
-            let number = keys::number(&key, 2);
-            let ready = match key.get(1) {
-                Some(b'I') => self.inode_ready(number)?,
-                _ => self.link_ready(number, entry)?,
-            };
-            match ready {
-                State::Ready(ready) => found.ready.push(ready),
-                State::Held => found.held += 1,
-                State::Gone => found.gone.push(key),
+        let mut from = keys::OUTBOX.to_vec();
+        while found.ready.len() < SEGMENT_RECORDS {
+            let mut entries = Vec::new();
+            self.tree.db().scan(keys::OUTBOX, &from, |key, value| {
+                entries.push((key.to_vec(), decode::<OutboxEntry>(&value)?));
+                Ok(entries.len() < SCAN_RECORDS)
+            })?;
+            let Some((last, _)) = entries.last() else { break };
+            from.clone_from(last);
+            from.push(0); // the next key
+            for (key, entry) in entries {
+                let number = keys::number(&key, 2);
+                let ready = match key.get(1) {
+                    Some(b'I') => self.inode_ready(number)?,
+                    _ => self.link_ready(number, entry)?,
+                };
+                match ready {
+                    State::Ready(Ready::Link(link)) if link.kind == Kind::Dir && !link.live => {
+                        found.removed_dirs.push(link);
+                    }
+                    State::Ready(ready) => found.ready.push(ready),
+                    State::Held => found.held += 1,
+                    State::Gone => found.gone.push(key),
+                }
             }
         }
         Ok(found)
@@ -124,19 +160,28 @@ impl Remote {
         Ok(State::Ready(Ready::Link(link)))
     }
 
+    /// Drops the entries of records that are gone, unless they have come back meanwhile.
     fn drop_gone(&self, gone: &[Vec<u8>]) -> Result<(), RemoteError> {
-        let mut batch = self.tree.db().batch();
-        for key in gone {
-            batch.remove(Space::Meta, key);
-        }
-        Ok(batch.commit()?)
-    }
-
-    async fn send(&self, ready: Vec<Ready>) -> Result<(), RemoteError> {
-        let (seq, ready) = self.prepare(ready)?;
-        if ready.is_empty() {
+        if gone.is_empty() {
             return Ok(());
         }
+        let mut txn = self.tree.begin();
+        for key in gone {
+            let number = keys::number(key, 2);
+            let still = match key.get(1) {
+                Some(b'I') => matches!(self.inode_ready(number)?, State::Gone),
+                _ => txn.find_link(number)?.is_none(),
+            };
+            if still {
+                txn.raw(Space::Meta, key.clone(), None);
+            }
+        }
+        Ok(txn.commit().map(drop)?)
+    }
+
+    /// Sends a segment; gives the number of records in it.
+    async fn send(&self, ready: Vec<Ready>) -> Result<u64, RemoteError> {
+        let Some((seq, ready)) = self.prepare(ready)? else { return Ok(0) };
         let mut records = Vec::with_capacity(ready.len());
         let mut tokens: Vec<Token> = Vec::new();
         let (inodes, links): (Vec<_>, Vec<_>) =
@@ -154,13 +199,14 @@ impl Remote {
         let segment = Segment { writer, seq, records, tokens };
         let name = Paths::segment_name(writer, seq);
         let token = self.put(self.paths.log(), name, &segment.to_bytes()).await?;
-        self.acknowledge(&ready, &token, seq)
+        self.acknowledge(&ready, &token, seq)?;
+        Ok(ready.len() as u64)
     }
 
     /// Takes the next number, and marks the links as known to others, so that a removal
     /// from now on leaves a tombstone. What has changed since it was found ready (a link
     /// that was removed without a trace, above all) is left for the next segment.
-    fn prepare(&self, ready: Vec<Ready>) -> Result<(u64, Vec<Ready>), RemoteError> {
+    fn prepare(&self, ready: Vec<Ready>) -> Result<Option<(u64, Vec<Ready>)>, RemoteError> {
         let mut txn = self.tree.begin();
         let mut still = Vec::with_capacity(ready.len());
         for item in ready {
@@ -176,20 +222,98 @@ impl Remote {
                 still.push(item);
             }
         }
-        let ready = still;
+        let mut ready = self.directories_together(&txn, still)?;
+        if ready.is_empty() {
+            return Ok(None);
+        }
         let seq = self.tree.db().load::<u64>(&keys::meta("seq"))?.unwrap_or(0) + 1;
         txn.raw(Space::Meta, keys::meta("seq"), Some(crate::db::encode(&seq)));
-        for item in &ready {
-            if let Ready::Link(link) = item
-                && let Some(mut now) = txn.find_link(link.id)?
-                && !now.published
+        for item in &mut ready {
+            let Ready::Link(link) = item else { continue };
+            if let Some(mut waiting) = txn.outbox_entry(link.id)?
+                && link.live
+                && !waiting.left.contains(&link.parent)
             {
-                now.published = true;
-                txn.put_link(now);
+                // Until this is acknowledged, it may be known at either place.
+                waiting.left.push(link.parent);
+                txn.put_outbox_entry(link.id, &waiting);
+            }
+            if !link.published {
+                link.published = true;
+                txn.put_link(link.clone());
             }
         }
         txn.commit()?;
-        Ok((seq, ready))
+        Ok(Some((seq, ready)))
+    }
+
+    /// Adds the other directories that have moved, and leaves out removed ones that other
+    /// machines would still see something in.
+    fn directories_together(
+        &self,
+        txn: &Txn<'_>,
+        mut ready: Vec<Ready>,
+    ) -> Result<Vec<Ready>, RemoteError> {
+        let of_dir = |item: &Ready| match item {
+            Ready::Link(link) => link.kind == Kind::Dir && link.published,
+            Ready::Inode(_) => false,
+        };
+        if !ready.iter().any(of_dir) {
+            return Ok(ready);
+        }
+        let mut sent: HashSet<u64> = ready.iter().filter_map(Ready::link_id).collect();
+        let mut staying: Vec<(u64, Vec<Ino>)> = Vec::new();
+        self.tree.db().scan(keys::OUTBOX_LINKS, keys::OUTBOX_LINKS, |key, value| {
+            let id = keys::number(key, 2);
+            if !sent.contains(&id) {
+                staying.push((id, decode::<OutboxEntry>(&value)?.left));
+            }
+            Ok(true)
+        })?;
+        let mut seen_in = HashSet::new();
+        for (id, left) in staying {
+            match txn.find_link(id)? {
+                Some(link) if link.kind == Kind::Dir && link.published && link.live => {
+                    sent.insert(id);
+                    ready.push(Ready::Link(link));
+                }
+                _ => seen_in.extend(left),
+            }
+        }
+        // What they moved into goes too, if it is new: nothing is out of reach meanwhile.
+        let mut at = 0;
+        while at < ready.len() {
+            if let Ready::Link(link) = &ready[at]
+                && link.kind == Kind::Dir
+                && link.live
+                && !sent.contains(&link.parent)
+                && txn.outbox_entry(link.parent)?.is_some()
+                && let Some(above) = txn.find_link(link.parent)?
+            {
+                sent.insert(above.id);
+                ready.push(Ready::Link(above));
+            }
+            at += 1;
+        }
+        // A removed directory that stays out is itself still seen in the one above.
+        loop {
+            let before = ready.len();
+            let mut kept = Vec::with_capacity(before);
+            for item in ready {
+                match &item {
+                    Ready::Link(link)
+                        if link.kind == Kind::Dir && !link.live && seen_in.contains(&link.ino) =>
+                    {
+                        seen_in.extend(txn.outbox_entry(link.id)?.unwrap_or_default().left);
+                    }
+                    _ => kept.push(item),
+                }
+            }
+            ready = kept;
+            if ready.len() == before {
+                return Ok(ready);
+            }
+        }
     }
 
     fn acknowledge(&self, ready: &[Ready], token: &Token, seq: u64) -> Result<(), RemoteError> {
@@ -208,8 +332,16 @@ impl Remote {
                     }
                 }
                 Ready::Link(sent) => {
-                    if txn.find_link(sent.id)?.is_some_and(|now| now.stamp == sent.stamp) {
-                        txn.raw(Space::Meta, keys::outbox_link(sent.id), None);
+                    let same = txn.find_link(sent.id)?.is_some_and(|now| now.stamp == sent.stamp);
+                    match txn.outbox_entry(sent.id)? {
+                        Some(_) if same => {
+                            txn.raw(Space::Meta, keys::outbox_link(sent.id), None);
+                        }
+                        Some(mut waiting) => {
+                            waiting.left = sent.live.then_some(sent.parent).into_iter().collect();
+                            txn.put_outbox_entry(sent.id, &waiting);
+                        }
+                        None => {}
                     }
                 }
             }

@@ -212,6 +212,10 @@ pub struct Local {
     pub foreign: bool,
     /// Named so that it is never wanted in a vault.
     pub unwanted: bool,
+    /// A name that was removed here is known to other machines.
+    pub known: bool,
+    /// Given up: no name, and its tokens are in the trash.
+    pub gone: bool,
     /// File name and context under which the service knows the token.
     pub known_as: Option<(String, String)>,
 }
@@ -235,6 +239,15 @@ impl Inode {
     pub fn newest(&self) -> Stamp {
         let xattrs = self.xattrs.values().map(|(stamp, _)| *stamp).max().unwrap_or_default();
         self.attrs_stamp.max(self.content.stamp).max(xattrs)
+    }
+
+    /// Whether any register's value was written by `writer`.
+    pub fn has_stamp_of(&self, writer: u32) -> bool {
+        let xattrs = self.xattrs.values().map(|(stamp, _)| stamp);
+        [&self.attrs_stamp, &self.content.stamp]
+            .into_iter()
+            .chain(xattrs)
+            .any(|stamp| stamp.writer == writer && *stamp != Stamp::ZERO)
     }
 
     /// The value of an extended attribute.
@@ -286,6 +299,12 @@ pub struct EntryLink {
     pub stamp: Stamp,
 }
 
+impl From<&Link> for EntryLink {
+    fn from(link: &Link) -> Self {
+        Self { link: link.id, ino: link.ino, kind: link.kind, stamp: link.stamp }
+    }
+}
+
 /// The name under which a link that lost its own is shown: `stem (conflict 1a2b3c4d).ext`.
 pub fn conflict_name(name: &[u8], link: u64) -> Vec<u8> {
     let dot = name.iter().rposition(|&b| b == b'.').filter(|&at| at > 0).unwrap_or(name.len());
@@ -297,6 +316,15 @@ pub fn conflict_name(name: &[u8], link: u64) -> Vec<u8> {
     out.extend_from_slice(mark.as_bytes());
     out.extend_from_slice(extension);
     out
+}
+
+/// The names under which a link that lost its own may be shown: the first that no entry of
+/// its directory really has.
+pub fn conflict_names(name: &[u8], link: u64) -> [Vec<u8>; 3] {
+    let first = conflict_name(name, link);
+    let second = conflict_name(&first, link);
+    let third = conflict_name(&second, link);
+    [first, second, third]
 }
 
 /// The longest prefix of at most `room` bytes that does not cut a UTF-8 character.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::hlc::Stamp;
 use super::keys;
 use super::record::{
-    Attrs, Content, Entry, EntryLink, Ino, Inode, Kind, Link, Local, ROOT_INO, Time, conflict_name,
+    Attrs, Content, Entry, EntryLink, Ino, Inode, Kind, Link, Local, ROOT_INO, Time, conflict_names,
 };
 use super::txn::{Stale, Txn};
 use super::writer::Writer;
@@ -216,12 +216,20 @@ impl Tree {
         }
         let Some(id) = self.db.load::<u64>(&self.alias_key(parent, name))? else { return Ok(None) };
         let link: Option<Link> = self.db.load(&keys::link(id))?;
-        Ok(link.filter(|l| l.live).map(|l| EntryLink {
-            link: l.id,
-            ino: l.ino,
-            kind: l.kind,
-            stamp: l.stamp,
-        }))
+        let Some(link) = link.filter(|l| l.live) else { return Ok(None) };
+        let shown = self.shown_name(parent, &link.name, link.id)?;
+        Ok((shown == name).then(|| EntryLink::from(&link)))
+    }
+
+    /// The name under which a link that lost its own is shown.
+    fn shown_name(&self, parent: Ino, name: &[u8], link: u64) -> CatalogResult<Vec<u8>> {
+        let [first, second, third] = conflict_names(name, link);
+        for name in [first, second] {
+            if !self.db.contains(Space::Meta, &self.entry_key(parent, &name))? {
+                return Ok(name);
+            }
+        }
+        Ok(third)
     }
 
     /// Calls `each(cookie, name, link)` for the entries after `cookie` (0: from the start),
@@ -237,7 +245,7 @@ impl Tree {
         if after > 0 {
             from.extend_from_slice(&((after + 1) << 1).to_be_bytes());
         }
-        let mut failed = None;
+        let (mut failed, mut refused) = (None, None);
         self.db
             .scan(&prefix, &from, |key, value| {
                 let entry: Entry = crate::db::decode(&value)?;
@@ -245,7 +253,13 @@ impl Tree {
                 for (rank, link) in entry.links.iter().enumerate() {
                     let name = match rank {
                         0 => entry.name.clone(),
-                        _ => conflict_name(&entry.name, link.link),
+                        _ => match self.shown_name(parent, &entry.name, link.link) {
+                            Ok(name) => name,
+                            Err(error) => {
+                                refused = Some(error);
+                                return Ok(false);
+                            }
+                        },
                     };
                     if !each(cookie, &name, link) {
                         return Ok(false);
@@ -254,6 +268,9 @@ impl Tree {
                 Ok(true)
             })
             .unwrap_or_else(|error| failed = Some(error));
+        if let Some(error) = refused {
+            return Err(error);
+        }
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
@@ -350,7 +367,7 @@ impl Tree {
         txn.put_link(link);
         if !new.unwanted {
             txn.publish_inode(ino);
-            txn.publish_link(ino, None);
+            txn.publish_link(ino, None, None)?;
         }
         txn.touch_dir(parent)?;
         let inode = txn.inode(ino)?;
@@ -392,7 +409,7 @@ impl Tree {
         };
         txn.attach(&link)?;
         txn.put_link(link);
-        txn.publish_link(id, None);
+        txn.publish_link(id, None, None)?;
         txn.touch_dir(parent)?;
         let inode = txn.inode(ino)?;
         txn.commit()?;
@@ -522,19 +539,25 @@ impl Tree {
         Ok(inode)
     }
 
-    /// Forgets an inode that has no name, no handle and nothing to upload, and gives the
-    /// tokens it held to the trash for `keep_ms`.
+    /// Gives up an inode that has no name, no handle and nothing to upload, and gives the
+    /// tokens it held to the trash for `keep_ms`. Its registers are kept where another
+    /// machine has heard of it: that one may give it a name again.
     pub fn purge(&self, ino: Ino, keep_ms: u64) -> CatalogResult<()> {
         let mut txn = self.begin();
-        let Some(inode) = txn.find_inode(ino)? else { return Ok(()) };
-        if inode.local.nlink > 0 {
+        let Some(mut inode) = txn.find_inode(ino)? else { return Ok(()) };
+        if inode.local.nlink > 0 || inode.local.gone {
             return Ok(());
         }
         if let Some(token) = inode.content.version.token() {
             let manifest = matches!(inode.content.version, super::Version::Parts { .. });
             txn.discard_token(token, manifest, keep_ms);
         }
-        txn.remove_inode(ino);
+        if inode.local.known {
+            inode.local = Local { known: true, gone: true, ..Local::default() };
+            txn.put_inode(inode);
+        } else {
+            txn.remove_inode(ino);
+        }
         txn.raw(Space::Meta, keys::waiting(ino), None);
         txn.raw(Space::Data, keys::waiting(ino), None);
         txn.raw(Space::Meta, keys::orphan(ino), None);
@@ -572,14 +595,15 @@ pub(super) fn remove_link(
     link = txn.find_link(id)?.unwrap_or(link);
     txn.detach(&link)?;
     if link.published {
+        txn.publish_link(id, Some(&link), after)?;
         link.live = false;
         link.stamp = txn.stamp();
-        txn.publish_link(id, after);
         txn.put_link(link.clone());
     } else {
         txn.remove_link(id);
     }
     let mut inode = txn.inode(link.ino)?;
+    inode.local.known |= link.published;
     let last = match inode.kind {
         Kind::Dir => true,
         _ => inode.local.nlink == 0,
@@ -604,6 +628,7 @@ fn move_link(txn: &mut Txn<'_>, id: u64, to: (Ino, &[u8]), unwanted: bool) -> Ca
     txn.put_inode(inode);
     link = txn.find_link(id)?.unwrap_or(link);
     txn.detach(&link)?;
+    let before = link.clone();
     link.parent = to.0;
     link.name = to.1.to_vec();
     link.stamp = txn.stamp();
@@ -612,7 +637,7 @@ fn move_link(txn: &mut Txn<'_>, id: u64, to: (Ino, &[u8]), unwanted: bool) -> Ca
     if !unwanted || link.published {
         inode.local.unwanted = false;
         let after = (inode.kind == Kind::File).then_some(inode.ino);
-        txn.publish_link(id, after);
+        txn.publish_link(id, Some(&before), after)?;
         if inode.content.version.token().is_some() || inode.is_dir() {
             txn.raw(Space::Meta, keys::align(inode.ino), Some(Vec::new()));
         }

@@ -7,7 +7,7 @@ use parking_lot::MutexGuard;
 
 use super::hlc::Stamp;
 use super::keys;
-use super::record::{Entry, EntryLink, Ino, Inode, Kind, Link, Time, conflict_name};
+use super::record::{Entry, EntryLink, Ino, Inode, Kind, Link, Time, conflict_names};
 use super::tree::{CatalogError, CatalogResult, Tree};
 use super::writer::Writer;
 use crate::db::{Space, decode, encode};
@@ -32,11 +32,13 @@ pub enum Stale {
     },
 }
 
-/// Why an outbox entry must wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// What is known of a change that waits to be published.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct OutboxEntry {
     /// Not before this inode's content is committed.
     pub after: Option<Ino>,
+    /// Of a link: the directories in which other machines may still see it.
+    pub left: Vec<Ino>,
 }
 
 /// A token to delete later.
@@ -55,7 +57,7 @@ pub struct Txn<'a> {
     inodes: HashMap<Ino, Option<Inode>>,
     links: HashMap<u64, Option<Link>>,
     entries: BTreeMap<Vec<u8>, (Ino, Entry)>,
-    raw: Vec<(Space, Vec<u8>, Option<Vec<u8>>)>,
+    raw: HashMap<(Space, Vec<u8>), Option<Vec<u8>>>,
     /// What other caches must forget.
     pub stale: Vec<Stale>,
 }
@@ -74,7 +76,7 @@ impl<'a> Txn<'a> {
             inodes: HashMap::new(),
             links: HashMap::new(),
             entries: BTreeMap::new(),
-            raw: Vec::new(),
+            raw: HashMap::new(),
             stale: Vec::new(),
         }
     }
@@ -150,25 +152,27 @@ impl<'a> Txn<'a> {
             return Ok(Some(*first));
         }
         let alias = self.tree.alias_key(parent, name);
-        let pending = self.raw.iter().rev().find(|(_, key, _)| *key == alias);
-        let link: Option<u64> = match pending {
-            Some((_, _, value)) => value.as_deref().map(decode).transpose()?,
-            None => self.tree.db.load(&alias)?,
-        };
+        let link: Option<u64> = self.load(alias)?;
         let Some(link) = link.map(|id| self.find_link(id)).transpose()?.flatten() else {
             return Ok(None);
         };
-        Ok(link.live.then_some(EntryLink {
-            link: link.id,
-            ino: link.ino,
-            kind: link.kind,
-            stamp: link.stamp,
-        }))
+        if !link.live {
+            return Ok(None);
+        }
+        for shown in conflict_names(&link.name, link.id) {
+            if shown == name {
+                return Ok(Some(EntryLink::from(&link)));
+            }
+            if self.entry(parent, &shown)?.links.is_empty() {
+                break; // it is shown under this one
+            }
+        }
+        Ok(None)
     }
 
     /// Sets or removes any other record.
     pub fn raw(&mut self, space: Space, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.raw.push((space, key, value));
+        self.raw.insert((space, key), value);
     }
 
     /// Puts an inode into the outbox.
@@ -178,8 +182,44 @@ impl<'a> Txn<'a> {
     }
 
     /// Puts a link into the outbox, to wait for an inode's content if `after` is given.
-    pub fn publish_link(&mut self, id: u64, after: Option<Ino>) {
-        self.raw(Space::Meta, keys::outbox_link(id), Some(encode(&OutboxEntry { after })));
+    /// `before` is the link as it was until now, if it was there.
+    pub fn publish_link(
+        &mut self,
+        id: u64,
+        before: Option<&Link>,
+        after: Option<Ino>,
+    ) -> CatalogResult<()> {
+        let left = match self.outbox_entry(id)? {
+            Some(waiting) => waiting.left,
+            None => {
+                before.filter(|l| l.published && l.live).map(|l| l.parent).into_iter().collect()
+            }
+        };
+        self.put_outbox_entry(id, &OutboxEntry { after, left });
+        Ok(())
+    }
+
+    /// The outbox entry of a link.
+    pub(super) fn outbox_entry(&self, id: u64) -> CatalogResult<Option<OutboxEntry>> {
+        self.load(keys::outbox_link(id))
+    }
+
+    /// Any other record of `Space::Meta`, as this change has left it so far.
+    fn load<T: serde::de::DeserializeOwned>(&self, key: Vec<u8>) -> CatalogResult<Option<T>> {
+        let key = (Space::Meta, key);
+        match self.raw.get(&key) {
+            Some(value) => Ok(value.as_deref().map(decode).transpose()?),
+            None => Ok(self.tree.db.load(&key.1)?),
+        }
+    }
+
+    pub(super) fn put_outbox_entry(&mut self, id: u64, entry: &OutboxEntry) {
+        self.raw(Space::Meta, keys::outbox_link(id), Some(encode(entry)));
+    }
+
+    /// Notes a directory whose place must be looked at once all segments are in.
+    pub(super) fn unsettle(&mut self, dir: Ino) {
+        self.raw(Space::Meta, keys::unsettled(dir), Some(Vec::new()));
     }
 
     /// Notes that the catalog names a token.
@@ -202,12 +242,7 @@ impl<'a> Txn<'a> {
         let mut entry = self.entry(link.parent, &link.name)?;
         let before = entry.links.clone();
         entry.links.retain(|l| l.link != link.id);
-        entry.links.push(EntryLink {
-            link: link.id,
-            ino: link.ino,
-            kind: link.kind,
-            stamp: link.stamp,
-        });
+        entry.links.push(EntryLink::from(link));
         self.put_entry(link.parent, entry, &before);
         self.raw(Space::Meta, keys::back(link.ino, link.id), Some(Vec::new()));
         self.count(link, 1)
@@ -230,15 +265,17 @@ impl<'a> Txn<'a> {
         entry.links.sort_by_key(|l| std::cmp::Reverse((l.stamp, l.link)));
         self.stale.push(Stale::Entry { parent, name: entry.name.clone() });
         for lost in before.iter().skip(1) {
-            let shown = conflict_name(&entry.name, lost.link);
-            let alias = self.tree.alias_key(parent, &shown);
-            self.raw(Space::Meta, alias, None);
-            self.stale.push(Stale::Entry { parent, name: shown });
+            for shown in conflict_names(&entry.name, lost.link) {
+                let alias = self.tree.alias_key(parent, &shown);
+                self.raw(Space::Meta, alias, None);
+                self.stale.push(Stale::Entry { parent, name: shown });
+            }
         }
         for loser in entry.links.iter().skip(1) {
-            let shown = conflict_name(&entry.name, loser.link);
-            let alias = self.tree.alias_key(parent, &shown);
-            self.raw(Space::Meta, alias, Some(encode(&loser.link)));
+            for shown in conflict_names(&entry.name, loser.link) {
+                let alias = self.tree.alias_key(parent, &shown);
+                self.raw(Space::Meta, alias, Some(encode(&loser.link)));
+            }
         }
         let key = self.tree.entry_key(parent, &entry.name);
         self.entries.insert(key, (parent, entry));
@@ -247,6 +284,9 @@ impl<'a> Txn<'a> {
     fn count(&mut self, link: &Link, change: i32) -> CatalogResult<()> {
         let holder = if link.kind == Kind::Dir { link.parent } else { link.ino };
         if let Some(mut inode) = self.find_inode(holder)? {
+            if inode.is_dir() && change > 0 {
+                inode.local.nlink = inode.local.nlink.max(2); // one that was removed comes back
+            }
             inode.local.nlink = inode.local.nlink.saturating_add_signed(change);
             self.put_inode(inode);
         }
@@ -282,7 +322,7 @@ impl<'a> Txn<'a> {
         // A discovered inode has one link, with the inode's own number.
         if let Some(mut link) = self.find_link(inode.ino)? {
             link.published = true;
-            self.publish_link(link.id, None);
+            self.publish_link(link.id, None, None)?;
             let parent = link.parent;
             self.put_link(link);
             let mut parent = self.inode(parent)?;
@@ -350,7 +390,7 @@ impl<'a> Txn<'a> {
                 false => batch.store(key, entry),
             }
         }
-        for (space, key, value) in &self.raw {
+        for ((space, key), value) in &self.raw {
             match value {
                 Some(value) => batch.put(*space, key, value),
                 None => batch.remove(*space, key),

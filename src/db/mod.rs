@@ -50,7 +50,7 @@ pub enum DbError {
 pub type DbResult<T> = Result<T, DbError>;
 
 /// Which part of the database: small records that are scanned, or file contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Space {
     /// Inodes, names, outbox, bookkeeping.
     Meta,

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::MountError;
 
@@ -33,6 +34,10 @@ pub(super) fn knows_vault(state_dir: &Path) -> bool {
     state_dir.join(DATABASE).is_dir()
 }
 
+/// How often, and how often again, a lock that is held is asked for.
+const LOCK_TRIES: u32 = 60;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Holds a state directory for this process; the kernel lets go of it however it ends.
 #[derive(Debug)]
 pub(super) struct StateLock {
@@ -40,6 +45,18 @@ pub(super) struct StateLock {
 }
 
 impl StateLock {
+    /// As [`StateLock::take`], and waits a moment: a process that was killed lets go only when
+    /// the last of its threads is gone.
+    pub(super) async fn wait(state_dir: &Path) -> Result<Self, MountError> {
+        for _ in 0..LOCK_TRIES {
+            match Self::take(state_dir) {
+                Err(MountError::StateInUse(_)) => tokio::time::sleep(LOCK_PAUSE).await,
+                taken => return taken,
+            }
+        }
+        Self::take(state_dir)
+    }
+
     pub(super) fn take(state_dir: &Path) -> Result<Self, MountError> {
         let path = state_dir.join(LOCK);
         let file = OpenOptions::new()

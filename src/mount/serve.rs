@@ -15,7 +15,7 @@ use super::control::{Controls, Phase};
 use super::daemon::Announcement;
 use super::local::{self, StateLock};
 use super::{Ended, MountError, allocator};
-use crate::control::{self, Connection, Progress};
+use crate::control::{self, Connection, ControlError, Progress};
 use crate::crypto::MasterKey;
 use crate::env::Env;
 use crate::fuse::{self, FuseOptions, Session};
@@ -64,10 +64,10 @@ async fn run(
     local::private_dir(&config.state_dir)?;
     local::private_dir(&config.cache_dir)?;
     let socket = config.control_dir.join(control::socket_name(&config.mount_point));
-    if Connection::open(&socket).is_ok() {
+    if is_served(&socket) {
         return Err(MountError::MountedAlready(config.mount_point.clone()));
     }
-    let _lock = StateLock::take(&config.state_dir)?;
+    let _lock = StateLock::wait(&config.state_dir).await?;
     let started = tokio::select! {
         started = start(config, env) => started,
         name = signals.next() => Err(MountError::Daemon(format!("{name} while starting"))),
@@ -76,6 +76,20 @@ async fn run(
     let ended = serve_vfs(config, &socket, &vault, vfs, signals, ready).await;
     vault.close().await;
     ended
+}
+
+/// Whether a mount answers at a socket. One that has been killed may still be connected to
+/// while its last threads end; the connection then breaks.
+fn is_served(socket: &Path) -> bool {
+    let broken = |kind| {
+        use std::io::ErrorKind as K;
+        matches!(kind, K::UnexpectedEof | K::ConnectionReset | K::BrokenPipe)
+    };
+    match Connection::open(socket).map(Connection::status) {
+        Err(_) => false,
+        Ok(Err(ControlError::Silent(error))) => !broken(error.kind()),
+        Ok(_) => true,
+    }
 }
 
 /// The vault and the operations layer over it.

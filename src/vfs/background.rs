@@ -10,7 +10,8 @@ use super::error::{VfsError, VfsResult};
 use super::upload::PENDING;
 use super::xattrs::{EXTENSION, risk_of};
 use super::{Ino, Kind, Vfs};
-use crate::catalog::discover::Owner;
+use crate::catalog::discover::{Discovered, Owner};
+use crate::catalog::follow::Followed;
 use crate::catalog::txn::Garbage;
 use crate::catalog::{Stale, keys};
 use crate::content::manifest::Manifest;
@@ -126,28 +127,30 @@ impl Vfs {
 
     /// Takes in what other machines have published.
     pub(super) async fn look(&self) -> VfsResult<()> {
-        let followed = self.remote.follow().await?;
+        let mut followed = Followed::default();
+        let result = self.remote.follow(&mut followed).await;
         for damage in &followed.damaged {
             tracing::warn!(%damage, "a catalog payload could not be used");
         }
         self.counters.set_catalog(&followed.damaged);
         self.refresh_bodies(&followed.stale)?;
         self.announce(followed.stale);
-        Ok(())
+        Ok(result?)
     }
 
     /// Shows files that other clients stored.
     pub(super) async fn look_for_files(&self, whole: bool) -> VfsResult<()> {
         let owner = Owner { uid: self.config.default_uid, gid: self.config.default_gid };
-        let found = match whole {
-            true => self.remote.discover(owner).await?,
-            false => self.remote.discover_news(owner).await?,
+        let mut found = Discovered::default();
+        let result = match whole {
+            true => self.remote.discover(owner, &mut found).await,
+            false => self.remote.discover_news(owner, &mut found).await,
         };
         if found.added + found.removed > 0 {
             tracing::info!(found.added, found.removed, "files of other clients");
         }
         self.announce(found.stale);
-        Ok(())
+        Ok(result?)
     }
 
     /// Open, clean files see a new version at once.
@@ -212,6 +215,13 @@ impl Vfs {
             Ok(true)
         })?;
         for (key, garbage) in due {
+            if self.is_content(&garbage.token)? {
+                // Another machine has given the file a name again meanwhile.
+                let mut batch = self.tree.db().batch();
+                batch.remove(Space::Meta, &key);
+                batch.commit()?;
+                continue;
+            }
             if garbage.manifest {
                 self.delete_parts(&garbage).await?;
             }
@@ -282,6 +292,14 @@ impl Vfs {
             batch.commit()?;
         }
         Ok(())
+    }
+
+    /// Whether a token is the content of a file that has a name.
+    fn is_content(&self, token: &Token) -> VfsResult<bool> {
+        let tag = self.tree.token_tag(token);
+        let Some(ino) = self.tree.db().load::<u64>(&keys::token(&tag))? else { return Ok(false) };
+        let inode = self.tree.find_inode(ino)?;
+        Ok(inode.is_some_and(|i| i.local.nlink > 0 && i.content.version.token() == Some(token)))
     }
 
     /// Whether the catalog (or a part list) names a token of ours.

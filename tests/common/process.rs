@@ -137,9 +137,11 @@ fn start_time(pid: u32) -> Option<String> {
     stat_fields(pid)?.get(19).cloned()
 }
 
-/// True unless the process is gone, or dead and only not yet collected by its parent.
+/// True unless the process is gone, or dead and only not yet collected by its parent. One
+/// whose first thread has ended is alive while others have not: it holds its files.
 pub(crate) fn is_alive(pid: u32) -> bool {
-    stat_fields(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    stat_fields(pid).is_some_and(|fields| (fields[0] != "Z" && fields[0] != "X") || threads() > 1)
 }
 
 /// Sends a signal; a process that is gone is no error.
