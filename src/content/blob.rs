@@ -117,6 +117,8 @@ struct Extent {
     end: u64,
     /// The journal's head may name blocks.
     journal_used: bool,
+    /// So many blocks from the first on are known to be there.
+    whole: u64,
 }
 
 impl fmt::Debug for Blob {
@@ -142,7 +144,7 @@ impl Blob {
             let _ = fs::remove_file(path);
             return Err(fail(source));
         }
-        let extent = Extent { end: offset(0), journal_used: false };
+        let extent = Extent { end: offset(0), journal_used: false, whole: 0 };
         Ok(Self::assemble(file, path, header.id, extent, false, keys, env))
     }
 
@@ -155,7 +157,7 @@ impl Blob {
         let decoded = if got < HEADER { Err("too short") } else { Header::decode(&header) };
         let header = decoded.map_err(|why| BlobError::NotABlob { path: path.to_owned(), why })?;
         let end = file.metadata().map_err(fail)?.len();
-        let extent = Extent { end, journal_used: false };
+        let extent = Extent { end, journal_used: false, whole: 0 };
         let blob = Self::assemble(file, path, header.id, extent, true, keys, env);
         blob.replay_journal().map_err(|source| io_error(path, "repair", source))?;
         Ok(blob)
@@ -248,7 +250,7 @@ impl Blob {
         if extent.end < offset(blocks) {
             return Ok(false);
         }
-        for block in 0..blocks {
+        for block in extent.whole..blocks {
             if !self.is_present(&extent, block)? {
                 return Ok(false);
             }
@@ -259,6 +261,7 @@ impl Blob {
     /// Makes `blocks` absent again and gives their space back.
     pub fn clear(&self, blocks: Range<u64>) -> Result<(), BlobError> {
         let mut extent = self.io.write();
+        extent.whole = extent.whole.min(blocks.start);
         self.forget_journal(&mut extent)
             .and_then(|()| self.erase(&extent, offset(blocks.start)..offset(blocks.end)))
             .map_err(|source| self.io_error("clear", source))
@@ -271,6 +274,7 @@ impl Blob {
         if end >= extent.end {
             return Ok(());
         }
+        extent.whole = extent.whole.min(blocks);
         self.forget_journal(&mut extent)
             .and_then(|()| self.file.set_len(end))
             .map_err(|source| self.io_error("truncate", source))?;
@@ -297,6 +301,15 @@ impl Blob {
             }
         }
         Ok(())
+    }
+
+    /// Lets the kernel drop what it keeps of the file in memory: nobody is expected to read
+    /// it soon. What is not on the disk yet stays.
+    pub fn let_go(&self) {
+        let advice = rustix::fs::Advice::DontNeed;
+        if let Err(error) = rustix::fs::fadvise(&self.file, 0, None, advice) {
+            tracing::debug!(%error, "pages of a staged file stay in memory");
+        }
     }
 
     /// Where the file is now.
@@ -406,12 +419,18 @@ impl Blob {
             let place = offset(first + at);
             let written = self.file.write_all_at(part, place);
             let end = place + part.len() as u64;
+            if written.is_err() {
+                extent.whole = extent.whole.min(first + at);
+            }
             if written.is_err() && !overwrites {
                 // Part of it may be there: take it away, so that it reads as absent.
                 let _ = self.erase(&extent, place..end);
             }
             written?;
             extent.end = extent.end.max(end);
+            if first + at <= extent.whole {
+                extent.whole = extent.whole.max(first + at + most);
+            }
             at += most;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Content on this machine: staging, cache, write-back, fetch, parts.
 
 pub mod blob;
+pub mod buffers;
 pub mod cache;
 pub mod fetch;
 pub mod holes;

@@ -228,9 +228,21 @@ impl Incoming {
             return Err(io::Error::other("no file to finish"));
         };
         pending.len = self.len;
-        tokio::task::spawn_blocking(move || file.sync_data()).await.map_err(io::Error::other)??;
+        tokio::task::spawn_blocking(move || sync_and_let_go(&file))
+            .await
+            .map_err(io::Error::other)??;
         Ok(Received::File(pending))
     }
+}
+
+/// Syncs a file, and lets the kernel drop its pages: an upload is seldom read back soon, and
+/// memory that is used again costs less than memory that is new.
+fn sync_and_let_go(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    if let Err(error) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
+        tracing::debug!(%error, "pages of a payload file stay in memory");
+    }
+    Ok(())
 }
 
 fn write_all(mut file: &File, pieces: &[Bytes]) -> io::Result<()> {

@@ -182,6 +182,7 @@ impl Vfs {
             let stale = std::mem::take(&mut *self.pending_stale.lock());
             self.announce(stale);
             self.queue_open_files();
+            self.buffers.trim();
         }
     }
 

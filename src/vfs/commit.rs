@@ -108,13 +108,14 @@ impl Vfs {
     pub(super) fn retire_chunk(&self, chunk: Chunk, part: Option<&Sent>) {
         let blocks = part.map_or(0, |p| p.len.div_ceil(BLOCK as u64));
         if let Some(part) = part
-            && chunk.blob.is_complete(blocks).unwrap_or(false)
+            && self.cache.adopt(part.token.as_str(), 0, &chunk.blob, blocks)
         {
             self.staging.release(&chunk.name, chunk.bytes);
-            self.cache.adopt(part.token.as_str(), 0, &chunk.blob, blocks);
-        } else {
-            self.staging.remove(&chunk.name, chunk.bytes);
+            // Its plaintext is in the kernel's cache, where readers look first.
+            chunk.blob.let_go();
+            return;
         }
+        self.staging.remove(&chunk.name, chunk.bytes);
     }
 
     /// Puts the committed version under the overlay; gives the chunks that are done with.

@@ -40,6 +40,7 @@ use self::handles::Handle;
 use self::writeback::Queue;
 use crate::catalog::segment::Paths;
 use crate::catalog::{Remote, Stale, Time, Tree};
+use crate::content::buffers::BufferPool;
 use crate::content::cache::{Cache, CacheConfig};
 use crate::content::fetch::Fetcher;
 use crate::content::staging::Staging;
@@ -126,6 +127,8 @@ pub struct Vfs {
     next_handle: AtomicU64,
     queue: Queue,
     uploads: Arc<Semaphore>,
+    /// For payloads on their way out.
+    buffers: Arc<BufferPool>,
     /// One publisher at a time; concurrent callers share a commit.
     publishing: tokio::sync::Mutex<()>,
     publish_wanted: Notify,
@@ -198,6 +201,7 @@ impl Vfs {
             next_handle: AtomicU64::new(1),
             queue: Queue::default(),
             uploads: Arc::new(Semaphore::new(parallel)),
+            buffers: BufferPool::new(upload::PARTS_AT_ONCE),
             publishing: tokio::sync::Mutex::new(()),
             publish_wanted: Notify::new(),
             look_wanted: Notify::new(),

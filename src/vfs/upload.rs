@@ -28,9 +28,10 @@ use crate::catalog::record::truncate_utf8;
 use crate::catalog::{Content, Inode, Version, keys};
 use crate::content::CHUNK;
 use crate::content::blob::BLOCK;
+use crate::content::buffers::Buffer;
 use crate::content::holes;
 use crate::content::manifest::{Manifest, part_count, part_len};
-use crate::crypto::{IV_LEN, sealed_len};
+use crate::crypto::{IV_LEN, TAG_LEN, sealed_len};
 use crate::store::{FileMeta, OpenStream, Payload, Token};
 
 /// Recorded owner of a token that nothing names yet.
@@ -47,7 +48,7 @@ const WHOLE_MAX: u64 = 80 << 20;
 const STREAM_PIECE: u64 = 1 << 20;
 
 /// Parts of one file under way at once.
-const PARTS_AT_ONCE: usize = 4;
+pub(super) const PARTS_AT_ONCE: usize = 4;
 
 /// Longest context and file name sent (protocol E.2), in bytes.
 const META_LIMIT: usize = 255;
@@ -100,7 +101,7 @@ impl Vfs {
         let holes = holes::find(0, &buffer[IV_LEN..]);
         let plain = (snapshot.size <= CHUNK).then(|| Bytes::copy_from_slice(&buffer[IV_LEN..]));
         self.remote.cipher.seal_in_place(&mut buffer);
-        let payload = Payload::Bytes(buffer.into());
+        let payload = Payload::Bytes(buffer.into_bytes());
         let Stored { token, mark } = self.store_visible(body.ino, snapshot.size, payload).await?;
         if let Some(plain) = plain {
             self.fetcher.keep(&token, plain).await;
@@ -174,7 +175,7 @@ impl Vfs {
         body: &Body,
         offset: u64,
         len: Option<u64>,
-    ) -> VfsResult<(Snapshot, Vec<u8>)> {
+    ) -> VfsResult<(Snapshot, Buffer)> {
         let mut held = Vec::new();
         loop {
             let need = {
@@ -182,8 +183,7 @@ impl Vfs {
                 state.low_water = state.size;
                 let state = parking_lot::RwLockWriteGuard::downgrade(state);
                 let wanted = len.unwrap_or(state.size).min(state.size.saturating_sub(offset));
-                let mut buffer = Vec::with_capacity(IV_LEN + wanted as usize + 16);
-                buffer.resize(IV_LEN + wanted as usize, 0);
+                let mut buffer = self.buffers.take(IV_LEN + wanted as usize, TAG_LEN);
                 let out = &mut buffer[IV_LEN..];
                 match state.read(self, offset, out, &held).map_err(|e| self.blame(body.ino, e))? {
                     None => {
@@ -391,7 +391,7 @@ impl Vfs {
             size: len,
         };
         let Stored { token, mark } =
-            self.store_marked(&meta, Payload::Bytes(buffer.into())).await?;
+            self.store_marked(&meta, Payload::Bytes(buffer.into_bytes())).await?;
         let part = Sent { token, generation: snapshot.generation, len, holes };
         self.record_sent(body.ino, index, &part, &mark)?;
         Ok((index, part))
