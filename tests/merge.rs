@@ -225,7 +225,7 @@ impl Machine {
             }
             Op::Chmod { entry, perm } => {
                 if let Some(entry) = self.pick(entry, |_| true) {
-                    tree.set_attrs(entry.ino, |attrs, _| attrs.perm = perm).unwrap();
+                    tree.set_attrs(entry.ino, |inode, _| inode.attrs.perm = perm).unwrap();
                 }
             }
             Op::Xattr { entry, value } => {

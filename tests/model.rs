@@ -25,7 +25,7 @@ use privicorefs::vfs::{
 };
 use proptest::prelude::*;
 
-const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1 };
+const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0 };
 const READ: OpenMode =
     OpenMode { read: true, write: false, append: false, truncate: false, sync: false };
 const WRITE: OpenMode = OpenMode { read: true, write: true, ..READ };

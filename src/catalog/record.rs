@@ -250,6 +250,12 @@ impl Inode {
             .any(|stamp| stamp.writer == writer && *stamp != Stamp::ZERO)
     }
 
+    /// Sets (or with `None` removes) an extended attribute, together with the attribute
+    /// register, whose stamp it shares.
+    pub fn set_xattr(&mut self, name: &[u8], value: Option<Vec<u8>>) {
+        self.xattrs.insert(name.to_vec(), (self.attrs_stamp, value));
+    }
+
     /// The value of an extended attribute.
     pub fn xattr(&self, name: &[u8]) -> Option<&Vec<u8>> {
         self.xattrs.get(name).and_then(|(_, value)| value.as_ref())

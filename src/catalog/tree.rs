@@ -511,17 +511,17 @@ impl Tree {
         txn.commit().map(drop)
     }
 
-    /// Changes an inode's attribute register.
+    /// Changes an inode's attribute register, and perhaps extended attributes with it.
     pub fn set_attrs(
         &self,
         ino: Ino,
-        change: impl FnOnce(&mut Attrs, Time),
+        change: impl FnOnce(&mut Inode, Time),
     ) -> CatalogResult<Inode> {
         let mut txn = self.begin();
         let mut inode = txn.inode(ino)?;
         let now = txn.now();
         txn.touch_inode(&mut inode)?;
-        change(&mut inode.attrs, now);
+        change(&mut inode, now);
         txn.put_inode(inode.clone());
         txn.commit()?;
         Ok(inode)

@@ -12,6 +12,7 @@
 //!   only, never a name, a path or a token.
 
 use std::fmt;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -139,11 +140,11 @@ impl Db {
         from: &[u8],
         mut each: impl FnMut(&[u8], Vec<u8>) -> DbResult<bool>,
     ) -> DbResult<()> {
-        for guard in self.meta.range(from.to_vec()..) {
+        // Bounded above: an open range would look for the first live key behind the prefix,
+        // past any number of deleted ones.
+        let bounds = (Bound::Included(from.to_vec()), after(prefix));
+        for guard in self.meta.range(bounds) {
             let (key, sealed) = guard.into_inner()?;
-            if !key.starts_with(prefix) {
-                break;
-            }
             let value = self.unseal(&key, &sealed)?;
             if !each(&key, value)? {
                 break;
@@ -267,6 +268,18 @@ impl Batch<'_> {
         self.db.syncer.unsynced.store(true, Ordering::SeqCst);
         Ok(())
     }
+}
+
+/// The end of the keys that start with `prefix`.
+fn after(prefix: &[u8]) -> Bound<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Bound::Excluded(end);
+        }
+    }
+    Bound::Unbounded
 }
 
 /// Encodes a record.

@@ -49,6 +49,8 @@ const WANTED: InitFlags = InitFlags::FUSE_DO_READDIRPLUS
     .union(InitFlags::FUSE_PARALLEL_DIROPS)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
     .union(InitFlags::FUSE_ATOMIC_O_TRUNC)
+    .union(InitFlags::FUSE_POSIX_ACL)
+    .union(InitFlags::FUSE_DONT_MASK)
     .union(InitFlags::FUSE_ASYNC_DIO);
 
 /// The `fuser` filesystem over [`Vfs`].
@@ -223,13 +225,13 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
         let result = match convert::node_kind(mode) {
             Some(kind) => {
-                let (caller, perm) = (convert::caller(request), convert::perm(mode));
+                let (caller, perm) = (convert::maker(request, umask), convert::perm(mode));
                 self.vfs.mknod(&caller, parent.0, name.as_bytes(), kind, perm, rdev)
             }
             None => invalid("mknod", "not a kind of node"),
@@ -243,10 +245,10 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
-        let (caller, perm) = (convert::caller(request), convert::perm(mode));
+        let (caller, perm) = (convert::maker(request, umask), convert::perm(mode));
         let result = self.vfs.mkdir(&caller, parent.0, name.as_bytes(), perm);
         answer("mkdir", parent, result, reply, entry);
     }
@@ -308,11 +310,11 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (caller, perm) = (convert::caller(request), convert::perm(mode));
+        let (caller, perm) = (convert::maker(request, umask), convert::perm(mode));
         let mode = convert::open_mode(flags);
         let result = self.vfs.create(&caller, parent.0, name.as_bytes(), perm, mode);
         answer("create", parent, result, reply, |reply, (attr, opened)| {

@@ -17,7 +17,12 @@ pub(super) fn perm(mode: u32) -> u16 {
 
 /// Who asks.
 pub(super) fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask: 0 }
+}
+
+/// Who makes something.
+pub(super) fn maker(request: &Request, umask: u32) -> Caller {
+    Caller { umask: perm(umask), ..caller(request) }
 }
 
 /// Kind to `fuser`'s.

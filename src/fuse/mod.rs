@@ -15,6 +15,9 @@
 //! * No writeback cache: with it the kernel owns size and modification time.
 //! * No `FUSE_POSIX_LOCKS`/`FUSE_FLOCK_LOCKS`: the kernel keeps locks itself, which is
 //!   right for one machine.
+//! * `FUSE_POSIX_ACL`: the kernel checks access control lists, and remembers that a file has
+//!   none (`ls -l` asks for each). `FUSE_DONT_MASK`: the umask is left to the operations
+//!   layer, because a folder's default list takes its place.
 //! * `copy_file_range` answers ENOSYS: the kernel then copies by itself, in the page
 //!   cache, and remembers.
 //! * `FUSE_SYNCFS` is sent only to virtiofs, never to a `/dev/fuse` mount (and fuser 0.18

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::acl::{self, Acl};
 use super::error::VfsResult;
 use super::{Attr, Caller, Ino, Kind, NAME_MAX, SetAttr, SetTime, StatFs, Vfs};
 use crate::catalog::{Inode, Time};
@@ -93,7 +94,14 @@ impl Vfs {
             self.persist(&body)?;
             body.state.write().mtime = None;
         }
-        let inode = self.tree.set_attrs(ino, |attrs, now| {
+        let inode = self.tree.set_attrs(ino, |inode, now| {
+            if let Some(perm) = perm
+                && let Some(mut acl) = inode.xattr(acl::ACCESS).and_then(|v| Acl::parse(v))
+            {
+                acl.chmod(perm);
+                inode.set_xattr(acl::ACCESS, Some(acl.to_bytes()));
+            }
+            let attrs = &mut inode.attrs;
             attrs.perm = perm.unwrap_or(attrs.perm);
             attrs.uid = uid.unwrap_or(attrs.uid);
             attrs.gid = gid.unwrap_or(attrs.gid);

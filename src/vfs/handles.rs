@@ -117,7 +117,7 @@ impl Vfs {
             Kind::Dir => return Err(VfsError::IsDir { what: self.name_of(ino) }),
             _ => return Err(VfsError::Invalid { what: self.name_of(ino), why: "not a file" }),
         }
-        if mode.write {
+        if mode.write && self.config.read_only {
             self.refuse_if_read_only(self.name_of(ino).as_bytes())?;
         }
         let body = self.body(ino)?;
@@ -136,7 +136,7 @@ impl Vfs {
         let fh = self.add_handle(Target::File(body), mode);
         if truncate && was_empty {
             // Nothing to cut, and the times move all the same.
-            self.tree.set_attrs(ino, |attrs, now| attrs.mtime = now)?;
+            self.tree.set_attrs(ino, |inode, now| inode.attrs.mtime = now)?;
             self.want_publish();
         }
         Ok(Opened { fh, keep_cache: !mode.truncate })

@@ -7,6 +7,7 @@
 //! Lock order: `Body::upload` (async) -> `Body::state` -> the tree's lock -> the tables of
 //! this module (handles, bodies, queues), each of which is held for a few instructions.
 
+mod acl;
 mod attrs;
 mod background;
 mod base;

@@ -1,5 +1,6 @@
 //! Names: lookup, create, link, unlink, rename.
 
+use super::acl::{self, Acl, Inherited};
 use super::error::{VfsError, VfsResult};
 use super::{Attr, Caller, Ino, Kind, OpenMode, Opened, RenameMode, Vfs};
 use crate::catalog::{NewInode, Removed};
@@ -35,16 +36,41 @@ impl Vfs {
         }
     }
 
-    fn make(&self, parent: Ino, name: &[u8], new: NewInode) -> VfsResult<Attr> {
+    fn make(&self, caller: &Caller, parent: Ino, name: &[u8], new: NewInode) -> VfsResult<Attr> {
         self.refuse_if_read_only(name)?;
         if self.is_closing() {
             return Err(VfsError::Closing { what: String::from_utf8_lossy(name).into_owned() });
         }
-        let xattrs = self.inherited_risk(parent)?;
+        let mut xattrs = self.inherited_risk(parent)?;
+        let perm = self.inherited_perm(caller, parent, &new, &mut xattrs)?;
         let unwanted = new.kind == Kind::File && self.is_local_name(name);
-        let inode = self.tree.create(parent, name, NewInode { xattrs, unwanted, ..new })?;
+        let inode = self.tree.create(parent, name, NewInode { perm, xattrs, unwanted, ..new })?;
         self.want_publish();
         Ok(self.attr_of(&inode))
+    }
+
+    /// The permission bits of something new, and what its folder's default access control
+    /// list adds to `xattrs`.
+    fn inherited_perm(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        new: &NewInode,
+        xattrs: &mut Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> VfsResult<u16> {
+        if new.kind == Kind::Symlink {
+            return Ok(new.perm);
+        }
+        let dir = self.tree.inode(parent)?;
+        let Some(handed) = dir.xattr(acl::DEFAULT).and_then(|value| Acl::parse(value)) else {
+            return Ok(new.perm & !caller.umask);
+        };
+        let Inherited { perm, access } = handed.hand_down(new.perm);
+        xattrs.extend(access.map(|list| (acl::ACCESS.to_vec(), list.to_bytes())));
+        if new.kind == Kind::Dir {
+            xattrs.push((acl::DEFAULT.to_vec(), handed.to_bytes()));
+        }
+        Ok(perm)
     }
 
     /// Makes a file, a pipe, a socket or a device node.
@@ -57,7 +83,8 @@ impl Vfs {
         perm: u16,
         rdev: u32,
     ) -> VfsResult<Attr> {
-        let attr = self.make(parent, name, new_inode(caller, kind, perm, rdev, Vec::new()))?;
+        let attr =
+            self.make(caller, parent, name, new_inode(caller, kind, perm, rdev, Vec::new()))?;
         if kind == Kind::File {
             self.begin_empty(attr.ino)?;
         }
@@ -66,7 +93,7 @@ impl Vfs {
 
     /// Makes a directory.
     pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &[u8], perm: u16) -> VfsResult<Attr> {
-        self.make(parent, name, new_inode(caller, Kind::Dir, perm, 0, Vec::new()))
+        self.make(caller, parent, name, new_inode(caller, Kind::Dir, perm, 0, Vec::new()))
     }
 
     /// Makes a symbolic link.
@@ -80,7 +107,7 @@ impl Vfs {
         if target.is_empty() || target.len() > TARGET_MAX {
             return Err(VfsError::NameTooLong { what: String::from_utf8_lossy(name).into_owned() });
         }
-        self.make(parent, name, new_inode(caller, Kind::Symlink, 0o777, 0, target.to_vec()))
+        self.make(caller, parent, name, new_inode(caller, Kind::Symlink, 0o777, 0, target.to_vec()))
     }
 
     /// Makes a regular file and opens it.
@@ -92,7 +119,8 @@ impl Vfs {
         perm: u16,
         mode: OpenMode,
     ) -> VfsResult<(Attr, Opened)> {
-        let attr = self.make(parent, name, new_inode(caller, Kind::File, perm, 0, Vec::new()))?;
+        let attr =
+            self.make(caller, parent, name, new_inode(caller, Kind::File, perm, 0, Vec::new()))?;
         let mode = OpenMode { truncate: false, ..mode };
         let opened = self.open_file(attr.ino, mode)?;
         self.begin_empty(attr.ino)?;

@@ -45,6 +45,9 @@ pub struct Caller {
     pub gid: u32,
     /// Process; 0 for the kernel itself.
     pub pid: u32,
+    /// Permission bits that what it makes shall not have, unless the folder has a default
+    /// access control list.
+    pub umask: u16,
 }
 
 /// A time to set.

@@ -1,10 +1,11 @@
 //! Extended attributes (design section 4).
 //!
 //! `user.privicore.*` other than the risk attributes and `.extension` are computed and
-//! read-only. Everything else is kept in the catalog as the caller set it; attributes of
-//! the `system` namespace that the drive does not implement (ACLs) are refused, as a file
-//! system mounted without them does.
+//! read-only. Access control lists keep the permission bits in step. Everything else is
+//! kept in the catalog as the caller set it; other attributes of the `system` namespace are
+//! refused.
 
+use super::acl::{self, Acl};
 use super::error::{VfsError, VfsResult};
 use super::{Caller, Ino, Kind, Vfs, XattrMode};
 use crate::catalog::Inode;
@@ -130,8 +131,34 @@ impl Vfs {
             (XattrMode::Replace, false) => return Err(VfsError::NoAttr { what: what() }),
             _ => {}
         }
+        if name == acl::ACCESS || name == acl::DEFAULT {
+            return self.set_acl(&inode, name, value);
+        }
         self.tree.set_xattr(ino, name, Some(value.to_vec()))?;
         self.after_xattr(ino, name)
+    }
+
+    /// Sets an access control list, and the permission bits that it stands for.
+    fn set_acl(&self, inode: &Inode, name: &[u8], value: &[u8]) -> VfsResult<()> {
+        let what = || String::from_utf8_lossy(name).into_owned();
+        if inode.kind == Kind::Symlink || (name == acl::DEFAULT && !inode.is_dir()) {
+            return Err(VfsError::Unsupported { what: what() });
+        }
+        let Some(list) = Acl::parse(value) else {
+            return Err(VfsError::Invalid { what: what(), why: "not an access control list" });
+        };
+        self.tree.set_attrs(inode.ino, |inode, _| {
+            let mut kept = Some(list.to_bytes());
+            if name == acl::ACCESS {
+                inode.attrs.perm = list.perm(inode.attrs.perm);
+                kept = kept.filter(|_| !list.is_minimal());
+            }
+            if kept.is_some() || inode.xattr(name).is_some() {
+                inode.set_xattr(name, kept);
+            }
+        })?;
+        self.want_publish();
+        Ok(())
     }
 
     /// Removes an attribute.
@@ -152,7 +179,7 @@ impl Vfs {
 
     fn check_writable(&self, name: &[u8]) -> VfsResult<()> {
         let what = || String::from_utf8_lossy(name).into_owned();
-        if name.starts_with(b"system.") {
+        if name.starts_with(b"system.") && name != acl::ACCESS && name != acl::DEFAULT {
             return Err(VfsError::Unsupported { what: what() });
         }
         let risk = RISK.contains(&name) || name == EXTENSION;
