@@ -34,6 +34,9 @@ const COMPUTED: [&[u8]; 6] = [
     b"user.privicore.created",
 ];
 
+/// A file's SELinux label.
+const LABEL: &[u8] = b"security.selinux";
+
 /// Longest name and largest value, as Linux has it (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX`).
 const NAME_LIMIT: usize = 255;
 const VALUE_LIMIT: usize = 65_536;
@@ -46,7 +49,12 @@ impl Vfs {
             true => self.own_xattr(&inode, name)?,
             false => inode.xattr(name).cloned(),
         };
-        value.ok_or_else(|| VfsError::NoAttr { what: format!("inode {ino}") })
+        value.ok_or_else(|| match name == LABEL {
+            // On a machine with SELinux the kernel answers this itself. Without it, `ls -l`
+            // asks for each file, unless it once hears that there is no such thing.
+            true => VfsError::Unsupported { what: "security label".into() },
+            false => VfsError::NoAttr { what: format!("inode {ino}") },
+        })
     }
 
     /// Names of all attributes. The computed ones are not listed: `rsync -X` and `cp -a`
