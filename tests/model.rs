@@ -20,8 +20,8 @@ use privicorefs::env::Env;
 
 use privicorefs::store::{MemoryStore, Op as StoreOp, Store, StoreErrorKind, TokenRecord};
 use privicorefs::vfs::{
-    Caller, DirEntry, Durability, Kind, OpenMode, ROOT_INO, RenameMode, SetAttr, Vfs, VfsConfig,
-    VfsError, XattrMode,
+    Caller, DirEntry, Durability, Kind, OpenMode, ROOT_INO, RenameMode, SetAttr, Shown, Vfs,
+    VfsConfig, VfsError, XattrMode,
 };
 use proptest::prelude::*;
 
@@ -177,6 +177,7 @@ impl Machine {
             deadline: Duration::from_secs(20),
             poll_interval: Duration::ZERO,
             read_only: false,
+            shown: Shown::default(),
             default_uid: 0,
             default_gid: 0,
         };

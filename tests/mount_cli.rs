@@ -252,3 +252,37 @@ fn the_engine_listens_on_loopback_only_and_once_per_folder() {
     let refused = run(remote.args(["--listen", "0.0.0.0:0"]), PATIENCE);
     assert!(!refused.success(), "an address that others can reach needs --allow-remote");
 }
+
+#[test]
+fn one_owner_for_all_is_shown_and_not_kept() {
+    use std::os::unix::fs::MetadataExt;
+    let lab = Lab::new();
+    let mut plain = lab.mounted("a");
+    fs::create_dir(plain.path("folder")).unwrap();
+    fs::write(plain.path("folder/file"), b"content").unwrap();
+    fs::set_permissions(plain.path("folder/file"), fs::Permissions::from_mode(0o751)).unwrap();
+    let kept = fs::metadata(plain.path("folder/file")).unwrap();
+    plain.umount();
+
+    let mut owned = lab.machine("b");
+    owned.args(["--uid", "1234", "--gid", "4321", "--umask", "027", "--dir-mode", "0775"]);
+    owned.mount();
+    let shown = |name: &str| {
+        let status = fs::symlink_metadata(owned.path(name)).unwrap();
+        (status.uid(), status.gid(), status.mode() & 0o7777)
+    };
+    assert_eq!(shown("folder"), (1234, 4321, 0o750));
+    assert_eq!(shown("folder/file"), (1234, 4321, 0o750));
+    fs::write(owned.path("folder/new"), b"new").unwrap();
+    assert_eq!(shown("folder/new").0, 1234);
+    owned.umount();
+    let mut mistaken = lab.machine("c");
+    mistaken.args(["--umask", "9"]);
+    let wrong = mistaken.try_mount();
+    assert!(wrong.stderr.contains("octal"), "{}", wrong.stderr);
+
+    plain.mount();
+    let after = fs::metadata(plain.path("folder/file")).unwrap();
+    assert_eq!((after.uid(), after.gid(), after.mode()), (kept.uid(), kept.gid(), kept.mode()));
+    assert_eq!(fs::metadata(plain.path("folder/new")).unwrap().uid(), kept.uid());
+}

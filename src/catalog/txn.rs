@@ -332,10 +332,21 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
-    /// Marks an inode's attributes as changed.
+    /// Marks an inode's attributes as changed now.
     pub fn touch_inode(&mut self, inode: &mut Inode) -> CatalogResult<()> {
-        self.adopt(inode)?;
         inode.attrs.ctime = self.now();
+        self.restamp(inode)
+    }
+
+    /// Notes when an inode's content was changed, which may be a while ago.
+    pub fn touch_content(&mut self, inode: &mut Inode, at: Time) -> CatalogResult<()> {
+        inode.attrs.mtime = at;
+        inode.attrs.ctime = inode.attrs.ctime.max(at);
+        self.restamp(inode)
+    }
+
+    fn restamp(&mut self, inode: &mut Inode) -> CatalogResult<()> {
+        self.adopt(inode)?;
         inode.attrs_stamp = self.stamp();
         if !inode.local.unwanted {
             self.publish_inode(inode.ino);

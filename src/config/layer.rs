@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum, ValueHint};
 use serde::Deserialize;
 
+use super::mode::Mode;
 use super::size::{Size, SplitAbove};
 use crate::telemetry::LogLevel;
 
@@ -119,6 +120,24 @@ pub struct Layer {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", help_heading = "Mount")]
     pub read_only: Option<bool>,
+    /// Show every file as this user's, by number
+    ///
+    /// For people who want one owner for all. What chown, chmod and rsync set is kept in the
+    /// vault, and shown by mounts without these options.
+    #[arg(long, value_name = "UID", help_heading = "Mount")]
+    pub uid: Option<u32>,
+    /// Show every file as this group's, by number
+    #[arg(long, value_name = "GID", help_heading = "Mount")]
+    pub gid: Option<u32>,
+    /// Permission bits not to show, in octal
+    #[arg(long, value_name = "MODE", help_heading = "Mount")]
+    pub umask: Option<Mode>,
+    /// Show every file (but no folder) with these permission bits, in octal
+    #[arg(long, value_name = "MODE", help_heading = "Mount")]
+    pub file_mode: Option<Mode>,
+    /// Show every folder with these permission bits, in octal
+    #[arg(long, value_name = "MODE", help_heading = "Mount")]
+    pub dir_mode: Option<Mode>,
     /// How much is logged [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Mount")]
     pub log_level: Option<LogLevel>,
@@ -169,7 +188,8 @@ impl Layer {
             embedded, api_url, ws_url, upstream_url, downstream_url, username, password_file,
             key_file, ca_file, state_dir, cache_dir, cache_size, cache_free_floor,
             staging_limit, memory, split_above, part_size, durability, trash_days, local_names,
-            parallel, poll_interval, deadline, drain_timeout, allow_other, read_only, log_level,
+            parallel, poll_interval, deadline, drain_timeout, allow_other, read_only, uid, gid, umask,
+            file_mode, dir_mode, log_level,
         )
     }
 }

@@ -6,6 +6,7 @@
 //! owner may read, never from flags, and end in types whose `Debug` hides them.
 
 mod layer;
+mod mode;
 mod paths;
 mod secret_file;
 mod size;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use url::Url;
 
 pub use layer::{DurabilityName, Layer};
+pub use mode::Mode;
 pub use paths::mount_point;
 pub use size::{Size, SplitAbove};
 
@@ -28,7 +30,7 @@ use crate::control;
 use crate::crypto::{KeyError, MasterKey};
 use crate::mount::{Backend, MountConfig, Service, Tuning};
 use crate::privicore::Secret;
-use crate::vfs::{DEFAULT_LOCAL_NAMES, Durability};
+use crate::vfs::{DEFAULT_LOCAL_NAMES, Durability, Shown};
 
 /// Reads an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -334,6 +336,13 @@ fn tuning(layer: &Layer) -> Result<Tuning, ConfigError> {
         parallel: layer.parallel.unwrap_or(16),
         deadline: Duration::from_secs(layer.deadline.unwrap_or(30)),
         poll_interval: Duration::from_secs(layer.poll_interval.unwrap_or(60)),
+        shown: Shown {
+            uid: layer.uid,
+            gid: layer.gid,
+            umask: layer.umask.map_or(0, |mode| mode.0),
+            file_mode: layer.file_mode.map(|mode| mode.0),
+            dir_mode: layer.dir_mode.map(|mode| mode.0),
+        },
     };
     check(&tuning)?;
     Ok(tuning)

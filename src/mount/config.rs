@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::privicore::Secret;
 use crate::telemetry::LogLevel;
-use crate::vfs::Durability;
+use crate::vfs::{Durability, Shown};
 
 /// Where the vault is.
 #[derive(Clone, Debug)]
@@ -69,6 +69,8 @@ pub struct Tuning {
     pub deadline: Duration,
     /// Between looks for other clients' changes; zero: only on hints.
     pub poll_interval: Duration,
+    /// Owners and modes to show instead of those that are kept.
+    pub shown: Shown,
 }
 
 /// Everything about one mount.

@@ -127,6 +127,7 @@ async fn open_vfs(
         deadline: tuning.deadline,
         poll_interval: tuning.poll_interval,
         read_only: config.read_only,
+        shown: tuning.shown,
         default_uid: control::own_uid(),
         default_gid: rustix::process::getegid().as_raw(),
     };

@@ -45,7 +45,7 @@ impl Vfs {
                 ctime = ctime.max(written);
             }
         }
-        Attr {
+        let mut attr = Attr {
             ino: inode.ino,
             kind: inode.kind,
             perm: inode.attrs.perm,
@@ -59,7 +59,9 @@ impl Vfs {
             mtime: mtime.into(),
             ctime: ctime.into(),
             crtime: inode.born.into(),
-        }
+        };
+        self.config.shown.apply(&mut attr);
+        attr
     }
 
     /// Changes attributes; waits for the vault only where a truncation needs old bytes.

@@ -75,8 +75,7 @@ impl Vfs {
         inode.local.dirty = state.record();
         if let Some(mtime) = state.mtime.filter(|_| unchanged) {
             // A stamp of its own: these attributes may have been published without it.
-            txn.touch_inode(&mut inode)?;
-            inode.attrs.mtime = mtime;
+            txn.touch_content(&mut inode, mtime)?;
             state.mtime = None;
         }
         if unchanged {

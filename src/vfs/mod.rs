@@ -101,6 +101,8 @@ pub struct VfsConfig {
     pub poll_interval: Duration,
     /// Refuse every change.
     pub read_only: bool,
+    /// Owners and modes to show instead of those that are kept.
+    pub shown: Shown,
     /// Owner of files that other clients made, and of a new root.
     pub default_uid: u32,
     /// Group of the same.

@@ -19,11 +19,10 @@ impl Vfs {
         let mut txn = self.tree.begin();
         let Some(mut inode) = txn.find_inode(ino)? else { return Ok(()) };
         inode.local.dirty = state.record();
-        if inode.local.nlink > 0 {
-            txn.touch_inode(&mut inode)?;
-        }
-        if let Some(mtime) = state.mtime.take() {
-            inode.attrs.mtime = mtime;
+        match state.mtime.take() {
+            Some(mtime) if inode.local.nlink > 0 => txn.touch_content(&mut inode, mtime)?,
+            Some(mtime) => inode.attrs.mtime = mtime,
+            None => txn.adopt(&mut inode)?,
         }
         match &state.overlay {
             Overlay::Small(bytes) => {

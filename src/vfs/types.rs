@@ -36,6 +36,36 @@ pub struct Attr {
     pub crtime: SystemTime,
 }
 
+/// Owners and permission bits to show instead of those that are kept, for people who want
+/// one owner for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Permission bits that nothing is shown with.
+    pub umask: u16,
+    /// Permission bits of everything but folders and symbolic links.
+    pub file_mode: Option<u16>,
+    /// Permission bits of folders.
+    pub dir_mode: Option<u16>,
+}
+
+impl Shown {
+    /// Changes what `stat` shows.
+    pub fn apply(&self, attr: &mut Attr) {
+        attr.uid = self.uid.unwrap_or(attr.uid);
+        attr.gid = self.gid.unwrap_or(attr.gid);
+        let mode = match attr.kind {
+            Kind::Symlink => return,
+            Kind::Dir => self.dir_mode,
+            _ => self.file_mode,
+        };
+        attr.perm = mode.unwrap_or(attr.perm) & !self.umask;
+    }
+}
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Caller {
