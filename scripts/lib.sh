@@ -126,6 +126,20 @@ need_nextest() {
   if cargo nextest --version >/dev/null 2>&1; then NEXTEST=1; fi
 }
 
+# The suites that others wrote, in the target folder. Sets PRIVICOREFS_SUITES to their folder.
+need_suites() {
+  local folder
+  folder=$(target_dir)/suites
+  if ! [ -x "$folder/bin/pjdfstest" ] || ! [ -x "$folder/bin/fsx" ]; then
+    say "installing pjdfstest and fsx (a few minutes; once)"
+    need_packages libacl1-dev
+    CARGO_TARGET_DIR=$folder/build cargo install --locked --root "$folder" pjdfstest@0.2.2 fsx@0.3.2 >&2 ||
+      die "pjdfstest and fsx could not be installed: see above"
+    rm -rf "$folder/build"
+  fi
+  export PRIVICOREFS_SUITES=$folder/bin
+}
+
 # A mount needs the device, and permission to open it.
 need_fuse() {
   [ -e /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Lab, run, run_ok};
+use common::{Lab, let_others_reach, run, run_ok};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -82,12 +82,7 @@ fn a_named_user_is_let_in_and_another_is_not() {
     machine.args(["--allow-other"]);
     machine.mount();
     let root = machine.mountpoint();
-    // The other user must be able to get as far as the mount.
-    let private = |dir: &&Path| dir.starts_with(std::env::temp_dir()) && **dir != *root;
-    for dir in root.ancestors().filter(private) {
-        let mode = fs::metadata(dir).unwrap().permissions().mode();
-        fs::set_permissions(dir, fs::Permissions::from_mode(mode | 0o011)).unwrap();
-    }
+    let_others_reach(&root);
     fs::write(root.join("secret"), b"for one").unwrap();
     fs::set_permissions(root.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
     let read_as = |user: &str| {

@@ -92,6 +92,16 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
     run_ok(Command::new("cp").arg("-a").arg(from).arg(to), Duration::from_secs(240));
 }
 
+/// Lets other users get as far as a mount point: the folders of tests are private.
+pub(crate) fn let_others_reach(mount_point: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let private = |dir: &&Path| dir.starts_with(std::env::temp_dir()) && *dir != mount_point;
+    for dir in mount_point.ancestors().filter(private) {
+        let mode = std::fs::metadata(dir).unwrap().permissions().mode();
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode | 0o011)).unwrap();
+    }
+}
+
 /// The names in a folder, sorted.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let mut found: Vec<_> = std::fs::read_dir(folder)
