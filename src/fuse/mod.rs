@@ -18,6 +18,8 @@
 //! * `FUSE_POSIX_ACL`: the kernel checks access control lists, and remembers that a file has
 //!   none (`ls -l` asks for each). `FUSE_DONT_MASK`: the umask is left to the operations
 //!   layer, because a folder's default list takes its place.
+//! * No `FUSE_ATOMIC_O_TRUNC`: with it a program that is running is cut to nothing by an
+//!   `open` with `O_RDONLY|O_TRUNC` that the kernel then refuses with ETXTBSY.
 //! * `copy_file_range` answers ENOSYS: the kernel then copies by itself, in the page
 //!   cache, and remembers.
 //! * `FUSE_SYNCFS` is sent only to virtiofs, never to a `/dev/fuse` mount (and fuser 0.18
