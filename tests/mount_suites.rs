@@ -2,7 +2,7 @@
 //!
 //! `scripts/test` installs both and names their folder in `PRIVICOREFS_SUITES`; by hand:
 //! `cargo install --root DIR pjdfstest fsx` and `PRIVICOREFS_SUITES=DIR/bin`.
-//! `PRIVICOREFS_FSX_OPS` sets how many operations each course of `fsx` makes (default 10,000).
+//! `PRIVICOREFS_FSX_OPS` sets how many operations each course of `fsx` makes (default 5,000).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -121,7 +121,7 @@ copy_file_range = 3
 
 fn operations() -> u64 {
     let set = std::env::var("PRIVICOREFS_FSX_OPS").ok().and_then(|text| text.parse().ok());
-    set.unwrap_or(10_000)
+    set.unwrap_or(5_000)
 }
 
 /// One course of `fsx` on a file of its own, from operation `from` to `to` of a seed.
@@ -203,7 +203,7 @@ fn fsx_across_parts() {
     let mut machine = lab.machine("a");
     machine.args(["--split-above", "16KiB", "--part-size", "8KiB"]);
     machine.mount();
-    finish(&lab, "split", course(&lab, &machine, "split", seed(), operations()));
+    finish(&lab, "split", course(&lab, &machine, "split", seed(), operations() / 2));
     equal_elsewhere(&lab, machine, &["split"]);
 }
 
