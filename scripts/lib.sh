@@ -126,6 +126,9 @@ need_nextest() {
   if cargo nextest --version >/dev/null 2>&1; then NEXTEST=1; fi
 }
 
+# The programs that work on the drive in tests/mount_programs.rs.
+need_programs() { need_packages borgbackup fio restic sqlite3 tar vim-tiny; }
+
 # The suites that others wrote, in the target folder. Sets PRIVICOREFS_SUITES to their folder.
 need_suites() {
   local folder
