@@ -16,6 +16,9 @@
 //! applying records twice changes nothing.
 
 use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::keys;
 use super::record::{Ino, Inode, Kind, Link};
@@ -38,6 +41,8 @@ pub struct Published {
     pub sent: u64,
     /// Records that wait for a content.
     pub held: u64,
+    /// Time spent looking through the outbox: it grows with what is held.
+    pub looking: Duration,
 }
 
 /// One outbox entry with the record as it is now.
@@ -80,7 +85,9 @@ impl Remote {
     pub async fn publish(&self) -> Result<Published, RemoteError> {
         let mut total = Published::default();
         loop {
+            let started = Instant::now();
             let mut found = self.find_ready()?;
+            total.looking += started.elapsed();
             total.held = found.held;
             self.drop_gone(&found.gone)?;
             let mut full = found.ready.len() >= SEGMENT_RECORDS;

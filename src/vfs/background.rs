@@ -21,6 +21,10 @@ use crate::store::{FileMeta, ListFilter, StoreErrorKind, Token, list_all};
 /// What happens in quick succession goes out in one segment.
 const PUBLISH_SETTLE: Duration = Duration::from_millis(700);
 
+/// The publisher rests this many times as long as it looked through the outbox: while very
+/// many contents wait for the vault, that is long.
+const LOOKING: u32 = 9;
+
 /// After a hint, others may still be busy: look once for all of it.
 const LOOK_SETTLE: Duration = Duration::from_millis(500);
 
@@ -65,7 +69,7 @@ impl Vfs {
             self.publish_wanted.notified().await;
             tokio::time::sleep(delay).await;
             match self.publish_once().await {
-                Ok(()) => delay = PUBLISH_SETTLE,
+                Ok(looking) => delay = PUBLISH_SETTLE.max(looking * LOOKING),
                 Err(error) => {
                     tracing::warn!(
                         error = error.logged(),
@@ -78,11 +82,12 @@ impl Vfs {
         }
     }
 
-    async fn publish_once(&self) -> VfsResult<()> {
+    /// Publishes; gives the time that it took to find what is ready.
+    async fn publish_once(&self) -> VfsResult<Duration> {
         let _one = self.publishing.lock().await;
-        self.remote.publish().await?;
+        let published = self.remote.publish().await?;
         self.remote.checkpoint_if_due().await?;
-        Ok(())
+        Ok(published.looking)
     }
 
     /// Publishes all that is ready; concurrent callers share a segment.
