@@ -324,6 +324,22 @@ pub fn conflict_name(name: &[u8], link: u64) -> Vec<u8> {
     out
 }
 
+/// The name under which a link that lost its own is shown, where `taken` says whether an
+/// entry of its directory really has a name.
+pub fn shown_name<E>(
+    name: &[u8],
+    link: u64,
+    mut taken: impl FnMut(&[u8]) -> Result<bool, E>,
+) -> Result<Vec<u8>, E> {
+    let [first, second, third] = conflict_names(name, link);
+    for name in [first, second] {
+        if !taken(&name)? {
+            return Ok(name);
+        }
+    }
+    Ok(third)
+}
+
 /// The names under which a link that lost its own may be shown: the first that no entry of
 /// its directory really has.
 pub fn conflict_names(name: &[u8], link: u64) -> [Vec<u8>; 3] {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::hlc::Stamp;
 use super::keys;
 use super::record::{
-    Attrs, Content, Entry, EntryLink, Ino, Inode, Kind, Link, Local, ROOT_INO, Time, conflict_names,
+    Attrs, Content, Entry, EntryLink, Ino, Inode, Kind, Link, Local, ROOT_INO, Time, shown_name,
 };
 use super::txn::{Stale, Txn};
 use super::writer::Writer;
@@ -222,14 +222,8 @@ impl Tree {
     }
 
     /// The name under which a link that lost its own is shown.
-    fn shown_name(&self, parent: Ino, name: &[u8], link: u64) -> CatalogResult<Vec<u8>> {
-        let [first, second, third] = conflict_names(name, link);
-        for name in [first, second] {
-            if !self.db.contains(Space::Meta, &self.entry_key(parent, &name))? {
-                return Ok(name);
-            }
-        }
-        Ok(third)
+    fn shown_name(&self, parent: Ino, name: &[u8], link: u64) -> DbResult<Vec<u8>> {
+        shown_name(name, link, |name| self.db.contains(Space::Meta, &self.entry_key(parent, name)))
     }
 
     /// Calls `each(cookie, name, link)` for the entries after `cookie` (0: from the start),
@@ -245,33 +239,21 @@ impl Tree {
         if after > 0 {
             from.extend_from_slice(&((after + 1) << 1).to_be_bytes());
         }
-        let (mut failed, mut refused) = (None, None);
-        self.db
-            .scan(&prefix, &from, |key, value| {
-                let entry: Entry = crate::db::decode(&value)?;
-                let cookie = (keys::number(key, 9) >> 1).max(3);
-                for (rank, link) in entry.links.iter().enumerate() {
-                    let name = match rank {
-                        0 => entry.name.clone(),
-                        _ => match self.shown_name(parent, &entry.name, link.link) {
-                            Ok(name) => name,
-                            Err(error) => {
-                                refused = Some(error);
-                                return Ok(false);
-                            }
-                        },
-                    };
-                    if !each(cookie, &name, link) {
-                        return Ok(false);
-                    }
+        let listed = self.db.scan(&prefix, &from, |key, value| {
+            let entry: Entry = crate::db::decode(&value)?;
+            let cookie = (keys::number(key, 9) >> 1).max(3);
+            for (rank, link) in entry.links.iter().enumerate() {
+                let name = match rank {
+                    0 => entry.name.clone(),
+                    _ => self.shown_name(parent, &entry.name, link.link)?,
+                };
+                if !each(cookie, &name, link) {
+                    return Ok(false);
                 }
-                Ok(true)
-            })
-            .unwrap_or_else(|error| failed = Some(error));
-        if let Some(error) = refused {
-            return Err(error);
-        }
-        failed.map_or(Ok(()), |error| Err(error.into()))
+            }
+            Ok(true)
+        });
+        Ok(listed?)
     }
 
     /// The cookie of a name in [`Tree::list`].
@@ -529,14 +511,7 @@ impl Tree {
 
     /// Sets (or with `None` removes) an extended attribute.
     pub fn set_xattr(&self, ino: Ino, name: &[u8], value: Option<Vec<u8>>) -> CatalogResult<Inode> {
-        let mut txn = self.begin();
-        let mut inode = txn.inode(ino)?;
-        txn.touch_inode(&mut inode)?;
-        let stamp = inode.attrs_stamp;
-        inode.xattrs.insert(name.to_vec(), (stamp, value));
-        txn.put_inode(inode.clone());
-        txn.commit()?;
-        Ok(inode)
+        self.set_attrs(ino, |inode, _| inode.set_xattr(name, value))
     }
 
     /// Gives up an inode that has no name, no handle and nothing to upload, and gives the

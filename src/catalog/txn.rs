@@ -7,7 +7,7 @@ use parking_lot::MutexGuard;
 
 use super::hlc::Stamp;
 use super::keys;
-use super::record::{Entry, EntryLink, Ino, Inode, Kind, Link, Time, conflict_names};
+use super::record::{Entry, EntryLink, Ino, Inode, Kind, Link, Time, conflict_names, shown_name};
 use super::tree::{CatalogError, CatalogResult, Tree};
 use super::writer::Writer;
 use crate::db::{Space, decode, encode};
@@ -159,15 +159,9 @@ impl<'a> Txn<'a> {
         if !link.live {
             return Ok(None);
         }
-        for shown in conflict_names(&link.name, link.id) {
-            if shown == name {
-                return Ok(Some(EntryLink::from(&link)));
-            }
-            if self.entry(parent, &shown)?.links.is_empty() {
-                break; // it is shown under this one
-            }
-        }
-        Ok(None)
+        let taken = |name: &[u8]| self.entry(parent, name).map(|entry| !entry.links.is_empty());
+        let shown = shown_name(&link.name, link.id, taken)?;
+        Ok((shown == name).then(|| EntryLink::from(&link)))
     }
 
     /// Sets or removes any other record.

@@ -421,10 +421,10 @@ impl Blob {
             let end = place + part.len() as u64;
             if written.is_err() {
                 extent.whole = extent.whole.min(first + at);
-            }
-            if written.is_err() && !overwrites {
-                // Part of it may be there: take it away, so that it reads as absent.
-                let _ = self.erase(&extent, place..end);
+                if !overwrites {
+                    // Part of it may be there: take it away, so that it reads as absent.
+                    let _ = self.erase(&extent, place..end);
+                }
             }
             written?;
             extent.end = extent.end.max(end);

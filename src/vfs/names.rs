@@ -2,8 +2,9 @@
 
 use super::acl::{self, Acl, Inherited};
 use super::error::{VfsError, VfsResult};
+use super::xattrs::inherited_risk;
 use super::{Attr, Caller, Ino, Kind, OpenMode, Opened, RenameMode, Vfs};
-use crate::catalog::{NewInode, Removed};
+use crate::catalog::{Inode, NewInode, Removed};
 
 /// Longest symbolic link target, in bytes (`PATH_MAX` without the final zero).
 const TARGET_MAX: usize = 4095;
@@ -41,36 +42,13 @@ impl Vfs {
         if self.is_closing() {
             return Err(VfsError::Closing { what: String::from_utf8_lossy(name).into_owned() });
         }
-        let mut xattrs = self.inherited_risk(parent)?;
-        let perm = self.inherited_perm(caller, parent, &new, &mut xattrs)?;
+        let dir = self.tree.inode(parent)?;
+        let mut xattrs = inherited_risk(&dir);
+        let perm = inherited_perm(caller, &dir, &new, &mut xattrs);
         let unwanted = new.kind == Kind::File && self.is_local_name(name);
         let inode = self.tree.create(parent, name, NewInode { perm, xattrs, unwanted, ..new })?;
         self.want_publish();
         Ok(self.attr_of(&inode))
-    }
-
-    /// The permission bits of something new, and what its folder's default access control
-    /// list adds to `xattrs`.
-    fn inherited_perm(
-        &self,
-        caller: &Caller,
-        parent: Ino,
-        new: &NewInode,
-        xattrs: &mut Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> VfsResult<u16> {
-        if new.kind == Kind::Symlink {
-            return Ok(new.perm);
-        }
-        let dir = self.tree.inode(parent)?;
-        let Some(handed) = dir.xattr(acl::DEFAULT).and_then(|value| Acl::parse(value)) else {
-            return Ok(new.perm & !caller.umask);
-        };
-        let Inherited { perm, access } = handed.hand_down(new.perm);
-        xattrs.extend(access.map(|list| (acl::ACCESS.to_vec(), list.to_bytes())));
-        if new.kind == Kind::Dir {
-            xattrs.push((acl::DEFAULT.to_vec(), handed.to_bytes()));
-        }
-        Ok(perm)
     }
 
     /// Makes a file, a pipe, a socket or a device node.
@@ -220,6 +198,28 @@ impl Vfs {
             None => Ok(self.tree.purge(ino, self.trash_ms())?),
         }
     }
+}
+
+/// The permission bits of something new, and what its folder's default access control list
+/// adds to `xattrs`.
+fn inherited_perm(
+    caller: &Caller,
+    dir: &Inode,
+    new: &NewInode,
+    xattrs: &mut Vec<(Vec<u8>, Vec<u8>)>,
+) -> u16 {
+    if new.kind == Kind::Symlink {
+        return new.perm;
+    }
+    let Some(handed) = dir.xattr(acl::DEFAULT).and_then(|value| Acl::parse(value)) else {
+        return new.perm & !caller.umask;
+    };
+    let Inherited { perm, access } = handed.hand_down(new.perm);
+    xattrs.extend(access.map(|list| (acl::ACCESS.to_vec(), list.to_bytes())));
+    if new.kind == Kind::Dir {
+        xattrs.push((acl::DEFAULT.to_vec(), handed.to_bytes()));
+    }
+    perm
 }
 
 fn new_inode(caller: &Caller, kind: Kind, perm: u16, rdev: u32, target: Vec<u8>) -> NewInode {

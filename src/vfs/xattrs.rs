@@ -209,13 +209,12 @@ impl Vfs {
         let Some(link) = self.tree.links_of(ino)?.into_iter().next() else { return Ok(None) };
         Ok(self.tree.inode(link.parent)?.xattr(name).cloned())
     }
+}
 
-    /// The risk attributes that a new file or folder below `parent` starts with.
-    pub(super) fn inherited_risk(&self, parent: Ino) -> VfsResult<Vec<(Vec<u8>, Vec<u8>)>> {
-        let dir = self.tree.inode(parent)?;
-        let set = |name: &[u8]| dir.xattr(name).map(|value| (name.to_vec(), value.clone()));
-        Ok(RISK.into_iter().filter_map(set).collect())
-    }
+/// The risk attributes that a new file or folder below `dir` starts with.
+pub(super) fn inherited_risk(dir: &Inode) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let set = |name: &[u8]| dir.xattr(name).map(|value| (name.to_vec(), value.clone()));
+    RISK.into_iter().filter_map(set).collect()
 }
 
 /// The risk meta that an inode's attributes ask for; `None` if none is set.
