@@ -13,12 +13,11 @@ mod ops;
 #[path = "differential/snapshot.rs"]
 mod snapshot;
 
-use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 
 use common::content::Rng;
 use common::machine::show;
-use common::{Lab, Machine};
+use common::{Lab, Machine, from_environment, random_seed};
 use ops::{Names, Op, World};
 use snapshot::assert_same;
 
@@ -27,14 +26,9 @@ const COMPARE_EVERY: usize = 25;
 /// The drive is unmounted, or killed, after this many.
 const REMOUNT_EVERY: usize = 250;
 
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 /// The seed asked for, or one that no run had before.
 fn fresh_seed() -> u64 {
-    from_environment("PRIVICOREFS_DIFFERENTIAL_SEED")
-        .unwrap_or_else(|| std::hash::RandomState::new().build_hasher().finish() % 1_000_000)
+    from_environment("PRIVICOREFS_DIFFERENTIAL_SEED").unwrap_or_else(random_seed)
 }
 
 fn compare_worlds(seed: u64, options: &[&str]) {

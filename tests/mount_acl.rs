@@ -78,9 +78,7 @@ fn pretty_assert(expected: &str, found: &str) {
 #[test]
 fn a_named_user_is_let_in_and_another_is_not() {
     let lab = Lab::new();
-    let mut machine = lab.machine("a");
-    machine.args(["--allow-other"]);
-    machine.mount();
+    let machine = lab.mounted_with("a", &["--allow-other"]);
     let root = machine.mountpoint();
     let_others_reach(&root);
     fs::write(root.join("secret"), b"for one").unwrap();

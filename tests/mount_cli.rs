@@ -264,9 +264,10 @@ fn one_owner_for_all_is_shown_and_not_kept() {
     let kept = fs::metadata(plain.path("folder/file")).unwrap();
     plain.umount();
 
-    let mut owned = lab.machine("b");
-    owned.args(["--uid", "1234", "--gid", "4321", "--umask", "027", "--dir-mode", "0775"]);
-    owned.mount();
+    let mut owned = lab.mounted_with(
+        "b",
+        &["--uid", "1234", "--gid", "4321", "--umask", "027", "--dir-mode", "0775"],
+    );
     let shown = |name: &str| {
         let status = fs::symlink_metadata(owned.path(name)).unwrap();
         (status.uid(), status.gid(), status.mode() & 0o7777)

@@ -49,9 +49,7 @@ fn a_large_file_moves_by_parts_in_bounded_memory() {
     );
     assert!(writer.peak_kib() < MEMORY, "writing took {} KiB", writer.peak_kib());
 
-    let mut reader = lab.machine("b");
-    reader.args(["--poll-interval", "0"]);
-    reader.mount();
+    let mut reader = lab.mounted_with("b", &["--poll-interval", "0"]);
     random_reads_fetch_parts_and_not_the_file(&lab, &reader, size);
     let file = File::open(reader.path("large")).unwrap();
     assert_eq!(file.metadata().unwrap().len(), size);
@@ -102,17 +100,13 @@ fn a_file_may_cross_the_threshold_in_both_directions() {
     const LARGE_SIZE: u64 = 5 * MIB + 8192;
     let lab = Lab::new();
     let options = ["--split-above", "1MiB", "--part-size", "256KiB"];
-    let mut writer = lab.machine("a");
-    writer.args(options);
-    writer.mount();
+    let mut writer = lab.mounted_with("a", &options);
     let file = File::create(writer.path("file")).unwrap();
     write_pattern(&file, 1, 0, SMALL_SIZE).unwrap();
     drop(file);
     writer.umount();
 
-    let mut changer = lab.machine("b");
-    changer.args(options);
-    changer.mount();
+    let changer = lab.mounted_with("b", &options);
     let file = OpenOptions::new().write(true).open(changer.path("file")).unwrap();
     write_pattern(&file, 2, LARGE_SIZE - 4096, 4096).unwrap();
     file.sync_all().unwrap();
@@ -145,17 +139,13 @@ fn rewriting_every_part_of_a_cold_file_does_not_run_out_of_buffers() {
     let lab = Lab::new();
     // The proportions of the defaults: 16 MiB parts, 96 MiB of memory.
     let options = ["--split-above", "8MiB", "--part-size", "4MiB", "--memory", "24MiB"];
-    let mut writer = lab.machine("a");
-    writer.args(options);
-    writer.mount();
+    let mut writer = lab.mounted_with("a", &options);
     let file = File::create(writer.path("file")).unwrap();
     write_pattern(&file, 1, 0, PARTS * SIZE).unwrap();
     drop(file);
     writer.umount();
 
-    let mut changer = lab.machine("b");
-    changer.args(options);
-    changer.mount();
+    let changer = lab.mounted_with("b", &options);
     let file = OpenOptions::new().write(true).open(changer.path("file")).unwrap();
     for part in 0..PARTS {
         write_pattern(&file, 2, part * SIZE + 8192, 4096).unwrap();

@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::machine::show;
-use common::{Lab, Machine, let_others_reach, run};
+use common::{Lab, Machine, from_environment, let_others_reach, random_seed, run};
 
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -60,9 +60,7 @@ entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
 #[test]
 fn pjdfstest_passes() {
     let lab = Lab::new();
-    let mut machine = lab.machine("a");
-    machine.args(["--allow-other"]);
-    machine.mount();
+    let mut machine = lab.mounted_with("a", &["--allow-other"]);
     let_others_reach(&machine.mountpoint());
     fs::set_permissions(machine.mountpoint(), fs::Permissions::from_mode(0o755)).unwrap();
     let (config, bin, other) = (lab.path("pjdfstest.toml"), lab.path("bin"), lab.path("other"));
@@ -120,8 +118,7 @@ copy_file_range = 3
 ";
 
 fn operations() -> u64 {
-    let set = std::env::var("PRIVICOREFS_FSX_OPS").ok().and_then(|text| text.parse().ok());
-    set.unwrap_or(5_000)
+    from_environment("PRIVICOREFS_FSX_OPS").unwrap_or(5_000)
 }
 
 /// One course of `fsx` on a file of its own, from operation `from` to `to` of a seed.
@@ -156,8 +153,7 @@ fn finish(lab: &Lab, name: &str, mut child: std::process::Child) {
 }
 
 fn seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    let seed = std::hash::RandomState::new().build_hasher().finish() % 1_000_000;
+    let seed = random_seed();
     show(&format!("fsx: seed {seed}"));
     seed
 }
@@ -200,9 +196,7 @@ fn fsx_on_four_files_at_once() {
 #[test]
 fn fsx_across_parts() {
     let lab = Lab::new();
-    let mut machine = lab.machine("a");
-    machine.args(["--split-above", "16KiB", "--part-size", "8KiB"]);
-    machine.mount();
+    let mut machine = lab.mounted_with("a", &["--split-above", "16KiB", "--part-size", "8KiB"]);
     finish(&lab, "split", course(&lab, &machine, "split", seed(), operations() / 2));
     equal_elsewhere(&lab, machine, &["split"]);
 }

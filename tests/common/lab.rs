@@ -80,7 +80,13 @@ impl Lab {
 
     /// A machine, mounted.
     pub(crate) fn mounted(&self, name: &str) -> Machine {
+        self.mounted_with(name, &[])
+    }
+
+    /// A machine, mounted with options.
+    pub(crate) fn mounted_with(&self, name: &str, options: &[&str]) -> Machine {
         let mut machine = self.machine(name);
+        machine.args(options);
         machine.mount();
         machine
     }

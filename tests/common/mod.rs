@@ -92,6 +92,17 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
     run_ok(Command::new("cp").arg("-a").arg(from).arg(to), Duration::from_secs(240));
 }
 
+/// A number from the environment.
+pub(crate) fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// A seed that no run had before.
+pub(crate) fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish() % 1_000_000
+}
+
 /// Lets other users get as far as a mount point: the folders of tests are private.
 pub(crate) fn let_others_reach(mount_point: &Path) {
     use std::os::unix::fs::PermissionsExt;
