@@ -13,8 +13,7 @@ use common::{Lab, Machine, assert_same_trees, copy_tree, eventually, make_odd_tr
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn polling(lab: &Lab, name: &str) -> Machine {
-    let mut machine = lab.mounted_with(name, &["--poll-interval", "1"]);
-    machine
+    lab.mounted_with(name, &["--poll-interval", "1"])
 }
 
 fn reads(path: &Path, content: &[u8]) -> bool {
