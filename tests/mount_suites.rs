@@ -196,7 +196,7 @@ fn fsx_on_four_files_at_once() {
 #[test]
 fn fsx_across_parts() {
     let lab = Lab::new();
-    let mut machine = lab.mounted_with("a", &["--split-above", "16KiB", "--part-size", "8KiB"]);
+    let machine = lab.mounted_with("a", &["--split-above", "16KiB", "--part-size", "8KiB"]);
     finish(&lab, "split", course(&lab, &machine, "split", seed(), operations() / 2));
     equal_elsewhere(&lab, machine, &["split"]);
 }
