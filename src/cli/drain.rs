@@ -1,11 +1,12 @@
 //! `sync` and `umount`: wait until everything is in the vault.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::json;
-use tokio::time::Instant;
 
 use super::args::{SyncArgs, UmountArgs};
 use super::output::Output;
@@ -15,8 +16,7 @@ use crate::control::{Connection, ControlError, Failure, Progress, Request};
 use crate::fuse;
 
 /// How long a process may take to end once its mount is gone and it has said so.
-const END_LIMIT: Duration = Duration::from_secs(30);
-const END_TICK: Duration = Duration::from_millis(10);
+const END_LIMIT: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// `sync [PATH]`.
 pub(super) fn sync(args: &SyncArgs, output: &Output) -> anyhow::Result<Exit> {
@@ -44,14 +44,16 @@ pub(super) fn umount(args: &UmountArgs, output: &Output) -> anyhow::Result<Exit>
         Err(error) => return Err(error.into()),
     };
     let pid = Connection::to_mount(&mount_point, &environment)?.status()?["pid"].as_u64();
+    // held from now on: a number may be given to another process once its own has ended
+    let process = pid.and_then(open_process);
     let mut drain = Drain::new(output);
     let request = Request::Unmount { timeout_secs: args.timeout, force: args.force };
     let result = connection.follow(request, |now| drain.show(now));
     let latest = drain.latest();
     drop(drain);
     let gone = result.is_ok() || args.force;
-    if let Some(pid) = pid.filter(|_| gone) {
-        wait_for_end(pid)?;
+    if let Some(process) = process.filter(|_| gone) {
+        wait_for_end(&process)?;
     }
     finish(result, latest, args.json, &format!("unmounted {}", mount_point.display()), output)
 }
@@ -114,21 +116,22 @@ fn bury(mount_point: &Path, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Incomplete)
 }
 
-/// Waits until the process has ended; a zombie has.
-fn wait_for_end(pid: u64) -> anyhow::Result<()> {
-    let until = Instant::now() + END_LIMIT;
-    while is_running(pid) {
-        if Instant::now() >= until {
-            anyhow::bail!("unmounted, but the mount's process {pid} has not ended");
-        }
-        sleep(END_TICK);
-    }
-    Ok(())
+/// The process of that number, if there still is one.
+fn open_process(pid: u64) -> Option<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
-fn is_running(pid: u64) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    // the state follows the name, which is in parentheses and may hold anything
-    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
-    !matches!(state, Some('Z' | 'X'))
+/// Waits until the process has ended, with all of its threads: a pidfd is readable from
+/// then on (pidfd_open(2)), and not yet when only the first thread has ended.
+fn wait_for_end(process: &OwnedFd) -> anyhow::Result<()> {
+    let mut waited = [PollFd::new(process, PollFlags::IN)];
+    loop {
+        match poll(&mut waited, Some(&END_LIMIT)) {
+            Ok(0) => anyhow::bail!("unmounted, but the mount's process has not ended"),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
