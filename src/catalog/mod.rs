@@ -29,6 +29,7 @@ pub mod follow;
 pub mod hlc;
 pub mod keys;
 pub mod merge;
+mod outbox;
 pub mod publish;
 pub mod record;
 pub mod remote;

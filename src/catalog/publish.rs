@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::keys;
+use super::outbox::Change;
 use super::record::{Ino, Inode, Kind, Link};
 use super::remote::{Remote, RemoteError};
 use super::segment::{InodeRecord, Paths, Record, Segment};
@@ -39,9 +40,9 @@ const SCAN_RECORDS: usize = 4_000;
 pub struct Published {
     /// Records acknowledged by the vault.
     pub sent: u64,
-    /// Records that wait for a content.
+    /// Records found to wait for a content.
     pub held: u64,
-    /// Time spent looking through the outbox: it grows with what is held.
+    /// Time spent looking for what can be sent.
     pub looking: Duration,
 }
 
@@ -66,13 +67,16 @@ struct Found {
     ready: Vec<Ready>,
     /// Removed directories: they go last, when nothing else is left to send.
     removed_dirs: Vec<Link>,
-    gone: Vec<Vec<u8>>,
+    gone: Vec<Change>,
     held: u64,
 }
 
 impl Remote {
-    /// Number of records in the outbox, counted up to `limit`.
+    /// Number of records in the outbox; at least `limit` if there are more.
     pub fn outbox_len(&self, limit: u64) -> Result<u64, RemoteError> {
+        if let Some(count) = self.tree.outbox.lock().len() {
+            return Ok(count);
+        }
         let mut count = 0;
         self.tree.db().scan(keys::OUTBOX, keys::OUTBOX, |_, _| {
             count += 1;
@@ -112,33 +116,62 @@ impl Remote {
 
     fn find_ready(&self) -> Result<Found, RemoteError> {
         let mut found = Found::default();
-        let mut from = keys::OUTBOX.to_vec();
-        while found.ready.len() < SEGMENT_RECORDS {
-            let mut entries = Vec::new();
-            self.tree.db().scan(keys::OUTBOX, &from, |key, value| {
-                entries.push((key.to_vec(), decode::<OutboxEntry>(&value)?));
-                Ok(entries.len() < SCAN_RECORDS)
-            })?;
-            let Some((last, _)) = entries.last() else { break };
-            from.clone_from(last);
-            from.push(0); // the next key
-            for (key, entry) in entries {
-                let number = keys::number(&key, 2);
-                let ready = match key.get(1) {
-                    Some(b'I') => self.inode_ready(number)?,
-                    _ => self.link_ready(number, entry)?,
-                };
-                match ready {
+        let all = self.tree.outbox.lock().start_over();
+        let mut last = None;
+        loop {
+            if found.ready.len() >= SEGMENT_RECORDS {
+                if all {
+                    self.tree.outbox.lock().miss();
+                }
+                return Ok(found);
+            }
+            let changes = match all {
+                true => self.stored_behind(last)?,
+                false => self.tree.outbox.lock().look_behind(last, SCAN_RECORDS),
+            };
+            let Some(&behind) = changes.last() else { return Ok(found) };
+            last = Some(behind);
+            for change in changes {
+                match self.look_at(change)? {
                     State::Ready(Ready::Link(link)) if link.kind == Kind::Dir && !link.live => {
                         found.removed_dirs.push(link);
                     }
                     State::Ready(ready) => found.ready.push(ready),
-                    State::Held => found.held += 1,
-                    State::Gone => found.gone.push(key),
+                    State::Held(ino) => {
+                        self.tree.outbox.lock().park(change, ino);
+                        if !self.content_waits(ino)? {
+                            self.tree.outbox.lock().wake(ino);
+                        }
+                        found.held += 1;
+                    }
+                    State::Gone => found.gone.push(change),
                 }
             }
         }
-        Ok(found)
+    }
+
+    /// The next records from the database, of which there were more than memory keeps.
+    fn stored_behind(&self, last: Option<Change>) -> Result<Vec<Change>, RemoteError> {
+        let mut from = last.map_or_else(|| keys::OUTBOX.to_vec(), Change::key);
+        from.extend(last.map(|_| 0)); // the next key
+        let mut changes = Vec::new();
+        self.tree.db().scan(keys::OUTBOX, &from, |key, _| {
+            changes.extend(Change::of_key(key));
+            Ok(changes.len() < SCAN_RECORDS)
+        })?;
+        let mut outbox = self.tree.outbox.lock();
+        changes.iter().for_each(|change| outbox.add(*change));
+        Ok(changes)
+    }
+
+    fn look_at(&self, change: Change) -> Result<State, RemoteError> {
+        let Some(entry) = self.tree.db().load::<OutboxEntry>(&change.key())? else {
+            return Ok(State::Gone);
+        };
+        match change {
+            Change::Inode(ino) => self.inode_ready(ino),
+            Change::Link(id) => self.link_ready(id, entry),
+        }
     }
 
     fn inode_ready(&self, ino: Ino) -> Result<State, RemoteError> {
@@ -147,7 +180,7 @@ impl Remote {
             return Ok(State::Gone);
         }
         Ok(match inode.local.dirty {
-            Some(_) => State::Held,
+            Some(_) => State::Held(ino),
             None => State::Ready(Ready::Inode(Box::new((*inode).clone()))),
         })
     }
@@ -159,28 +192,23 @@ impl Remote {
         if let Some(ino) = entry.after
             && self.content_waits(ino)?
         {
-            return Ok(State::Held);
+            return Ok(State::Held(ino));
         }
         if link.live && link.kind == Kind::File && self.content_waits(link.ino)? {
-            return Ok(State::Held);
+            return Ok(State::Held(link.ino));
         }
         Ok(State::Ready(Ready::Link(link)))
     }
 
     /// Drops the entries of records that are gone, unless they have come back meanwhile.
-    fn drop_gone(&self, gone: &[Vec<u8>]) -> Result<(), RemoteError> {
+    fn drop_gone(&self, gone: &[Change]) -> Result<(), RemoteError> {
         if gone.is_empty() {
             return Ok(());
         }
         let mut txn = self.tree.begin();
-        for key in gone {
-            let number = keys::number(key, 2);
-            let still = match key.get(1) {
-                Some(b'I') => matches!(self.inode_ready(number)?, State::Gone),
-                _ => txn.find_link(number)?.is_none(),
-            };
-            if still {
-                txn.raw(Space::Meta, key.clone(), None);
+        for change in gone {
+            if matches!(self.look_at(*change)?, State::Gone) {
+                txn.raw(Space::Meta, change.key(), None);
             }
         }
         Ok(txn.commit().map(drop)?)
@@ -362,6 +390,88 @@ impl Remote {
 
 enum State {
     Ready(Ready),
-    Held,
+    /// It waits for this inode's content.
+    Held(Ino),
     Gone,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::catalog::outbox::Outbox;
+    use crate::catalog::{Dirty, DirtyKind, NewInode, ROOT_INO, Tree};
+    use crate::crypto::{LocalKeys, MasterKey, PayloadCipher};
+    use crate::db::Db;
+    use crate::env::Env;
+    use crate::store::MemoryStore;
+
+    fn remote(dir: &std::path::Path) -> Remote {
+        let (key, env) = (MasterKey::from_bytes([5; 32]), Env::seeded(3));
+        let keys = Arc::new(LocalKeys::new(&key));
+        let db = Arc::new(Db::open(dir, keys.clone(), env.clone()).unwrap());
+        let tree = Arc::new(Tree::open(db, keys.clone(), env.clone(), 0, 0).unwrap());
+        let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
+        let (store, paths) = (Arc::new(MemoryStore::default()), Paths::new(&key.key_id()));
+        Remote { tree, store, cipher, keys, env, paths }
+    }
+
+    fn make(remote: &Remote, name: &str) -> Ino {
+        let new = NewInode {
+            kind: Kind::File,
+            perm: 0o600,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            target: Vec::new(),
+            unwanted: false,
+            xattrs: Vec::new(),
+        };
+        remote.tree.create(ROOT_INO, name.as_bytes(), new).unwrap().ino
+    }
+
+    fn set_dirty(remote: &Remote, ino: Ino, dirty: bool) {
+        let mut txn = remote.tree.begin();
+        let mut inode = txn.inode(ino).unwrap();
+        let base = inode.content.clone();
+        let waits = Dirty { kind: DirtyKind::Small, size: 1, base_len: 0, base };
+        inode.local.dirty = dirty.then_some(waits);
+        txn.put_inode(inode);
+        txn.publish_inode(ino);
+        txn.commit().unwrap();
+    }
+
+    /// With all of the outbox in memory, and with two records of it.
+    #[tokio::test]
+    async fn what_waits_for_a_content_goes_once_that_is_in_the_vault() {
+        for kept in [usize::MAX, 2] {
+            let dir = tempfile::tempdir().unwrap();
+            let remote = remote(dir.path());
+            *remote.tree.outbox.lock() = Outbox::keeping(kept);
+            let files: Vec<_> = (0..6).map(|n| make(&remote, &format!("file {n}"))).collect();
+            files[..4].iter().for_each(|ino| set_dirty(&remote, *ino, true));
+            // two files with their names, and the root that holds them
+            let published = remote.publish().await.unwrap();
+            assert_eq!((published.sent, remote.outbox_len(99).unwrap()), (5, 8));
+            assert_eq!(remote.publish().await.unwrap().sent, 0);
+            for done in 1..=4 {
+                set_dirty(&remote, files[done - 1], false);
+                assert_eq!(remote.publish().await.unwrap().sent, 2, "file {done} of {kept}");
+                assert_eq!(remote.outbox_len(99).unwrap(), 8 - 2 * done as u64);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_settled_file_is_found_without_a_look_at_those_that_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let remote = remote(dir.path());
+        let files: Vec<_> = (0..50).map(|n| make(&remote, &format!("file {n}"))).collect();
+        files.iter().for_each(|ino| set_dirty(&remote, *ino, true));
+        assert_eq!(remote.publish().await.unwrap().held, 100);
+        set_dirty(&remote, files[7], false);
+        let published = remote.publish().await.unwrap();
+        assert_eq!((published.sent, published.held), (2, 0));
+    }
 }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::hlc::Stamp;
 use super::keys;
+use super::outbox::{Change, Outbox};
 use super::record::{
     Attrs, Content, Entry, EntryLink, Ino, Inode, Kind, Link, Local, ROOT_INO, Time, shown_name,
 };
@@ -102,6 +103,8 @@ pub struct Tree {
     pub(super) env: Env,
     pub(super) lock: Mutex<Writer>,
     pub(super) cache: Mutex<LruCache<Ino, Arc<Inode>>>,
+    /// Taken after `lock`, for a few instructions.
+    pub(super) outbox: Mutex<Outbox>,
 }
 
 impl std::fmt::Debug for Tree {
@@ -121,7 +124,13 @@ impl Tree {
     ) -> CatalogResult<Self> {
         let (writer, fresh) = Writer::load(&db, &env)?;
         let cache = LruCache::new(NonZeroUsize::new(INODE_CACHE).unwrap_or(NonZeroUsize::MIN));
-        let tree = Self { db, keys, env, lock: Mutex::new(writer), cache: Mutex::new(cache) };
+        let mut outbox = Outbox::default();
+        db.scan(keys::OUTBOX, keys::OUTBOX, |key, _| {
+            Change::of_key(key).into_iter().for_each(|change| outbox.add(change));
+            Ok(outbox.len().is_some())
+        })?;
+        let (lock, cache, outbox) = (Mutex::new(writer), Mutex::new(cache), Mutex::new(outbox));
+        let tree = Self { db, keys, env, lock, cache, outbox };
         if fresh {
             tree.make_root(uid, gid)?;
         }

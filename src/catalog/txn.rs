@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 
 use super::hlc::Stamp;
 use super::keys;
+use super::outbox::Change;
 use super::record::{Entry, EntryLink, Ino, Inode, Kind, Link, Time, conflict_names, shown_name};
 use super::tree::{CatalogError, CatalogResult, Tree};
 use super::writer::Writer;
@@ -403,6 +404,12 @@ impl<'a> Txn<'a> {
         }
         self.writer.reserve(&mut batch);
         batch.commit()?;
+        let settled = |inode: &Option<Inode>| {
+            let waits = |i: &Inode| i.local.dirty.is_some() && i.local.nlink > 0;
+            !inode.as_ref().is_some_and(|i| waits(i) && !i.local.unwanted)
+        };
+        let settled = self.inodes.iter().filter(|(_, inode)| settled(inode));
+        let settled: Vec<Ino> = settled.map(|(ino, _)| *ino).collect();
         let mut cache = tree.cache.lock();
         for (ino, inode) in self.inodes.drain() {
             match inode {
@@ -411,6 +418,17 @@ impl<'a> Txn<'a> {
             }
         }
         drop(cache);
+        // after the cache: whoever is waked must see what this change has settled
+        let mut outbox = tree.outbox.lock();
+        for ((_, key), value) in &self.raw {
+            match (Change::of_key(key), value) {
+                (Some(change), Some(_)) => outbox.add(change),
+                (Some(change), None) => outbox.remove(change),
+                (None, _) => {}
+            }
+        }
+        settled.into_iter().for_each(|ino| outbox.wake(ino));
+        drop(outbox);
         Ok(std::mem::take(&mut self.stale))
     }
 }
