@@ -254,7 +254,8 @@ impl Machine {
         let mut txn = self.tree().begin();
         let mut inode = txn.inode(ino).unwrap();
         let base = inode.content.clone();
-        inode.local.dirty = Some(Dirty { kind: DirtyKind::Small, size: 2, base_len: 0, base });
+        let waits = Dirty { kind: DirtyKind::Small, size: 2, base_len: 0, base, allocated: 2 };
+        inode.local.dirty = Some(waits);
         txn.put_inode(inode);
         txn.publish_inode(ino);
         txn.commit().unwrap();

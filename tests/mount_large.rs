@@ -91,6 +91,36 @@ fn a_large_file_moves_by_parts_in_bounded_memory() {
     assert_pattern(&file, 1, 0, 2 * MIB);
 }
 
+/// More than memory may hold is written and closed while the service stands still: what
+/// waits does so on the disk, with neither memory nor a descriptor for each file.
+#[test]
+fn closed_files_that_wait_are_not_held_in_memory() {
+    const FILES: u64 = 5000;
+    let len = |number: u64| if number.is_multiple_of(5) { 90_000 } else { 62_000 };
+    let lab = Lab::new();
+    let mut machine = lab.mounted("a");
+    lab.engine.freeze();
+    let name = |number: u64| machine.path(format!("{number}"));
+    for number in 0..FILES {
+        write_pattern(&File::create(name(number)).unwrap(), number, 0, len(number)).unwrap();
+    }
+    assert!(machine.peak_kib() < MEMORY, "writing took {} KiB", machine.peak_kib());
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", machine.pid())).unwrap().count();
+    assert!(descriptors < 600, "{descriptors} open files");
+    for number in (0..FILES).step_by(7) {
+        let file = File::open(name(number)).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), len(number));
+        assert_pattern(&file, number, 0, len(number));
+    }
+    lab.engine.thaw();
+    machine.umount();
+    let other = lab.mounted("b");
+    for number in (0..FILES).step_by(101) {
+        let file = File::open(other.path(format!("{number}"))).unwrap();
+        assert_pattern(&file, number, 0, len(number));
+    }
+}
+
 /// A small file that one write makes a large one, with a hole between, on a machine that
 /// has none of its content: `fsync` brings it into the vault, and back below the threshold.
 #[test]

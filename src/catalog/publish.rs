@@ -435,7 +435,7 @@ mod tests {
         let mut txn = remote.tree.begin();
         let mut inode = txn.inode(ino).unwrap();
         let base = inode.content.clone();
-        let waits = Dirty { kind: DirtyKind::Small, size: 1, base_len: 0, base };
+        let waits = Dirty { kind: DirtyKind::Small, size: 1, base_len: 0, base, allocated: 1 };
         inode.local.dirty = dirty.then_some(waits);
         txn.put_inode(inode);
         txn.publish_inode(ino);

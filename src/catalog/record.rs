@@ -174,6 +174,8 @@ pub struct Dirty {
     pub base_len: u64,
     /// The committed version that was in view when this content was begun.
     pub base: Content,
+    /// Bytes that are not holes, roughly.
+    pub allocated: u64,
 }
 
 /// An inode: registers (published), then what is only this machine's business.

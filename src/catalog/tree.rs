@@ -27,6 +27,9 @@ const INODE_CACHE: usize = 40_000;
 /// Longest name of one path component, in bytes (`NAME_MAX`).
 pub const NAME_MAX: usize = 255;
 
+/// Of the records in the local database: another number for each change of one.
+const FORMAT: u32 = 2;
+
 /// Most hard links of one inode (ext4's limit is 65,000).
 const LINK_MAX: u32 = 65_000;
 
@@ -123,6 +126,7 @@ impl Tree {
         gid: u32,
     ) -> CatalogResult<Self> {
         let (writer, fresh) = Writer::load(&db, &env)?;
+        check_format(&db, fresh)?;
         let cache = LruCache::new(NonZeroUsize::new(INODE_CACHE).unwrap_or(NonZeroUsize::MIN));
         let mut outbox = Outbox::default();
         db.scan(keys::OUTBOX, keys::OUTBOX, |key, _| {
@@ -604,6 +608,20 @@ pub(super) fn remove_link(
     Ok(Removed { inode, last })
 }
 
+/// Refuses a database whose records this version would misread.
+fn check_format(db: &Db, fresh: bool) -> DbResult<()> {
+    let key = keys::meta("format");
+    if fresh {
+        let mut batch = db.batch();
+        batch.store(&key, &FORMAT);
+        return batch.commit();
+    }
+    match db.load::<u32>(&key)?.unwrap_or(1) {
+        FORMAT => Ok(()),
+        found => Err(DbError::Format { found, read: FORMAT }),
+    }
+}
+
 fn move_link(txn: &mut Txn<'_>, id: u64, to: (Ino, &[u8]), unwanted: bool) -> CatalogResult<()> {
     let mut link =
         txn.find_link(id)?.ok_or_else(|| CatalogError::not_found(format!("link {id}")))?;
@@ -657,4 +675,26 @@ pub fn check_name(name: &[u8]) -> CatalogResult<()> {
 /// A name as an error message shows it.
 pub fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::MasterKey;
+
+    #[test]
+    fn a_database_of_another_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([5; 32])));
+        let env = Env::seeded(3);
+        let db = Arc::new(Db::open(dir.path(), keys.clone(), env.clone()).unwrap());
+        let open = || Tree::open(db.clone(), keys.clone(), env.clone(), 0, 0);
+        open().unwrap();
+        open().unwrap();
+        let mut batch = db.batch();
+        batch.store(&keys::meta("format"), &(FORMAT + 1));
+        batch.commit().unwrap();
+        let refused = open().unwrap_err().to_string();
+        assert!(refused.contains("its format is 3"), "{refused}");
+    }
 }

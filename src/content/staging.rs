@@ -3,7 +3,8 @@
 //! Invariants
 //! * A blob belongs to one chunk of one file and is named by the local database; a file in
 //!   the staging directory that the database does not name is left over and swept.
-//! * `used` never exceeds `limit`: a write that would is refused before it is made.
+//! * `used` is the sum of what is held, small contents in the local database included; a
+//!   write that would lift it above `limit` is refused before it is made.
 //! * [`Staging::sync_written`] runs before each sync of the local journal, so a record
 //!   never reaches the disk before the content it speaks of.
 
@@ -42,6 +43,22 @@ pub enum StagingError {
     },
 }
 
+/// What takes room in the staging area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// A blob.
+    Blob(u64),
+    /// The small content of an inode, which is in the local database.
+    Small(u64),
+}
+
+impl Held {
+    /// The blob of a name that [`Staging::create`] gave.
+    fn blob(name: &str) -> Self {
+        Self::Blob(u64::from_str_radix(name, 16).unwrap_or_default())
+    }
+}
+
 /// The staging area.
 pub struct Staging {
     dir: PathBuf,
@@ -49,6 +66,7 @@ pub struct Staging {
     env: Env,
     limit: u64,
     used: AtomicU64,
+    held: Mutex<HashMap<Held, u64>>,
     written: Mutex<HashMap<String, Arc<Blob>>>,
 }
 
@@ -72,8 +90,8 @@ impl Staging {
             .mode(0o700)
             .create(&dir)
             .map_err(|source| StagingError::Dir { path: dir.clone(), source })?;
-        let written = Mutex::new(HashMap::new());
-        Ok(Self { dir, keys, env, limit, used: AtomicU64::new(0), written })
+        let (held, written) = (Mutex::default(), Mutex::default());
+        Ok(Self { dir, keys, env, limit, used: AtomicU64::new(0), held, written })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -87,21 +105,21 @@ impl Staging {
         Ok((name, Arc::new(blob)))
     }
 
-    /// Opens a blob that the local database names, and counts it.
+    /// Opens a blob that the local database names.
     pub fn reopen(&self, name: &str) -> Result<Arc<Blob>, StagingError> {
         Ok(Arc::new(Blob::open(&self.path(name), &self.keys, &self.env)?))
     }
 
-    /// Deletes a blob that held `bytes`.
-    pub fn remove(&self, name: &str, bytes: u64) {
-        self.release(name, bytes);
+    /// Deletes a blob.
+    pub fn remove(&self, name: &str) {
+        self.release(name);
         drop(std::fs::remove_file(self.path(name)));
     }
 
-    /// Forgets a blob that held `bytes` and has been moved elsewhere.
-    pub fn release(&self, name: &str, bytes: u64) {
+    /// Forgets a blob that has been moved elsewhere.
+    pub fn release(&self, name: &str) {
         self.written.lock().remove(name);
-        self.used.fetch_sub(bytes.min(self.used()), Ordering::Relaxed);
+        self.hold(Held::blob(name), 0);
     }
 
     /// Refuses `bytes` more if the limit would be passed.
@@ -113,13 +131,21 @@ impl Staging {
         }
     }
 
-    /// Counts bytes that a blob has grown (or shrunk) by.
-    pub fn account(&self, change: i64) {
-        if change >= 0 {
-            self.used.fetch_add(change.unsigned_abs(), Ordering::Relaxed);
-        } else {
-            self.used.fetch_sub(change.unsigned_abs().min(self.used()), Ordering::Relaxed);
-        }
+    /// Counts the bytes that a blob holds now.
+    pub fn hold_blob(&self, name: &str, bytes: u64) {
+        self.hold(Held::blob(name), bytes);
+    }
+
+    /// Counts the bytes that something holds now; none: it is gone.
+    pub fn hold(&self, what: Held, bytes: u64) {
+        let mut held = self.held.lock();
+        let before = match bytes {
+            0 => held.remove(&what),
+            _ => held.insert(what, bytes),
+        };
+        // under the lock: the sum is exact
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.used.fetch_sub(before.unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// Notes that a blob must be synced with the next group commit.

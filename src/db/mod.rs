@@ -45,6 +45,14 @@ pub enum DbError {
     /// A value failed authentication or does not decode.
     #[error("local database: a record is damaged or sealed with another key ({0})")]
     Corrupt(String),
+    /// Another version of this program made it.
+    #[error("local database: its format is {found}, and this version of the program reads {read}")]
+    Format {
+        /// Its format.
+        found: u32,
+        /// The format of this version.
+        read: u32,
+    },
 }
 
 /// A result of the local database.

@@ -28,8 +28,8 @@ impl Vfs {
     pub(super) fn attr_of(&self, inode: &Inode) -> Attr {
         let mut size = inode.size();
         let holes = inode.content.holes.iter().map(|h| h.1).sum::<u64>();
-        let mut allocated = match inode.local.dirty {
-            Some(_) => size,
+        let mut allocated = match &inode.local.dirty {
+            Some(dirty) => dirty.allocated,
             None => size.saturating_sub(holes),
         };
         let mut mtime = inode.attrs.mtime;

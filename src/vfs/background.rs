@@ -162,15 +162,8 @@ impl Vfs {
     fn refresh_bodies(&self, stale: &[Stale]) -> VfsResult<()> {
         for item in stale {
             let Stale::Inode { ino, data: true } = item else { continue };
-            let (Some(body), Some(inode)) = (self.find_body(*ino), self.tree.find_inode(*ino)?)
-            else {
-                continue;
-            };
-            let mut state = body.state.write();
-            if !state.dirty {
-                state.base = inode.content.clone();
-                state.base_len = inode.content.size;
-                state.size = inode.content.size;
+            if let Some(body) = self.find_body(*ino) {
+                self.refresh_body(&body)?;
             }
         }
         Ok(())

@@ -214,12 +214,7 @@ impl Vfs {
         txn.put_inode(inode.clone());
         let mut stale = txn.commit()?;
         if let Some(body) = self.find_body(ino) {
-            let mut state = body.state.write();
-            if !state.dirty {
-                state.base = inode.content.clone();
-                state.base_len = fetched.len;
-                state.size = fetched.len;
-            }
+            self.refresh_body(&body)?;
         }
         stale.push(crate::catalog::Stale::Inode { ino, data: true });
         self.announce_later(stale);

@@ -13,8 +13,9 @@
 //! 1. `base_len <= size`, and `base_len` only shrinks until a new base is committed: what
 //!    was cut off by a truncation never comes back when the file grows again.
 //! 2. Overlay blocks lie below `size`; bytes of the last one beyond `size` are zero.
-//! 3. `generation` counts content changes; `persisted` is the one that the local database
-//!    describes. `flush` makes them equal, so a closed file survives the process.
+//! 3. `generation` counts content changes, and never goes back while the process lives;
+//!    `persisted` is the one that the local database describes. `flush` makes them equal,
+//!    so a closed file survives the process, and need not stay in memory.
 //! 4. The state lock is never held across the network. An operation that lacks bytes says
 //!    which payload it needs ([`Need`]), lets go, and tries again once it is fetched.
 
@@ -32,6 +33,7 @@ use crate::catalog::{Content, Dirty, DirtyKind, Time};
 use crate::content::CHUNK;
 use crate::content::blob::{BLOCK, Blob, Presence};
 use crate::content::holes;
+use crate::content::staging::Held;
 use crate::store::Token;
 
 /// A file up to this many bytes is kept whole in memory while it is written, and in the
@@ -117,7 +119,8 @@ pub(super) struct Body {
 }
 
 impl Body {
-    pub(super) fn new(ino: Ino, base: Content) -> Self {
+    /// A content without local changes. Generations count on from the one given.
+    pub(super) fn new(ino: Ino, base: Content, generation: u64) -> Self {
         let now = Instant::now();
         let size = base.size;
         Self {
@@ -128,10 +131,10 @@ impl Body {
                 size,
                 overlay: Overlay::None,
                 dirty: false,
-                generation: 0,
-                persisted: 0,
-                cut: 0,
-                committed: 0,
+                generation,
+                persisted: generation,
+                cut: generation,
+                committed: generation,
                 mtime: None,
                 handles: 0,
                 writers: 0,
@@ -161,6 +164,7 @@ impl State {
             size: self.size,
             base_len: self.base_len,
             base: self.base.clone(),
+            allocated: self.allocated(),
         })
     }
 
@@ -296,6 +300,8 @@ impl State {
         if let Overlay::Small(bytes) = &mut self.overlay {
             let end = end as usize;
             if bytes.len() < end {
+                let more = (end - bytes.len()) as u64;
+                vfs.staging.check_room(more).map_err(|e| vfs.staging_error(ino, e))?;
                 bytes.resize(end, 0);
             }
             bytes[offset as usize..end].copy_from_slice(data);
@@ -572,6 +578,7 @@ impl State {
                 vfs.drop_chunk(ino, index, &chunk)?;
             }
         }
+        vfs.staging.hold(Held::Small(ino), 0);
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use crate::catalog::merge::keep_lost;
 use crate::catalog::{Content, Version, keys};
 use crate::content::blob::BLOCK;
 use crate::content::holes::{HOLES_MAX, Hole};
+use crate::content::staging::Held;
 use crate::db::Space;
 use crate::store::Token;
 
@@ -91,6 +92,9 @@ impl Vfs {
         }
         txn.put_inode(inode);
         txn.commit()?;
+        if unchanged {
+            self.staging.hold(Held::Small(body.ino), 0);
+        }
         drop(state);
         for (index, chunk) in dropped {
             self.retire_chunk(chunk, adopted.get(&index));
@@ -109,12 +113,12 @@ impl Vfs {
         if let Some(part) = part
             && self.cache.adopt(part.token.as_str(), 0, &chunk.blob, blocks)
         {
-            self.staging.release(&chunk.name, chunk.bytes);
+            self.staging.release(&chunk.name);
             // Its plaintext is in the kernel's cache, where readers look first.
             chunk.blob.let_go();
             return;
         }
-        self.staging.remove(&chunk.name, chunk.bytes);
+        self.staging.remove(&chunk.name);
     }
 
     /// Puts the committed version under the overlay; gives the chunks that are done with.

@@ -154,6 +154,10 @@ impl From<DbError> for VfsError {
         let what = "state directory".to_owned();
         match error {
             DbError::Engine(error) => Self::Local { what, why: error.to_string() },
+            DbError::Format { .. } => {
+                let hint = "unmount with the version that made it, then delete the state directory";
+                Self::Local { what, why: format!("{error}: {hint}") }
+            }
             DbError::Corrupt(why) => Self::Corrupt { what, why },
         }
     }

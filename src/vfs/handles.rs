@@ -1,14 +1,16 @@
 //! Handles, and which files' contents are held open.
 //!
-//! A body is in the table while anyone holds it or it is dirty and loaded. It leaves only
-//! in [`Vfs::retire`], when the table's is the last reference but the caller's.
+//! A body is in the table while anyone holds it, or it is more than the local database
+//! describes. It leaves only in [`Vfs::retire`], when the table's is the last reference but
+//! the caller's. Nobody loads one file twice at a time: what is loaded is the newest, since
+//! a content changes only through the body in the table.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use super::body::Body;
+use super::body::{Body, State};
 use super::error::{VfsError, VfsResult};
 use super::{DirEntry, Ino, Kind, OpenMode, Opened, Vfs};
 use crate::catalog::Version;
@@ -91,22 +93,55 @@ impl Vfs {
         if let Some(body) = self.find_body(ino) {
             return Ok(body);
         }
-        let loaded = self.load_body(ino)?;
-        let mut bodies = self.bodies.lock();
-        Ok(bodies.entry(ino).or_insert_with(|| Arc::new(loaded)).clone())
+        let _one = self.loading[ino as usize % self.loading.len()].lock();
+        if let Some(body) = self.find_body(ino) {
+            return Ok(body);
+        }
+        let body = Arc::new(self.load_body(ino)?);
+        self.bodies.lock().insert(ino, body.clone());
+        // What a merge has brought between the two lines above looked for it in vain.
+        self.refresh_body(&body)?;
+        Ok(body)
     }
 
-    /// Drops a content that nobody else holds and that waits for nothing.
+    /// A clean file shows the version that the catalog names.
+    pub(super) fn refresh_body(&self, body: &Body) -> VfsResult<()> {
+        let Some(inode) = self.tree.find_inode(body.ino)? else { return Ok(()) };
+        let mut state = body.state.write();
+        if !state.dirty && state.base != inode.content {
+            state.base = inode.content.clone();
+            state.base_len = inode.content.size;
+            state.size = inode.content.size;
+        }
+        Ok(())
+    }
+
+    /// The contents that somebody has open, each once.
+    pub(super) fn open_bodies(&self) -> Vec<Arc<Body>> {
+        let handles: Vec<_> = self.handles.read().values().cloned().collect();
+        let mut bodies: Vec<_> = handles.iter().filter_map(|h| h.body(0).ok()).collect();
+        bodies.sort_by_key(|body| body.ino);
+        bodies.dedup_by_key(|body| body.ino);
+        bodies
+    }
+
+    /// Drops a content that nobody else holds and that the local database describes. A
+    /// split one stays until it is in the vault: it knows which parts are there already.
     pub(super) fn retire(&self, body: &Arc<Body>) {
         let mut bodies = self.bodies.lock();
         let held = bodies.get(&body.ino).is_some_and(|b| Arc::ptr_eq(b, body));
         // Two references: the table's and the caller's.
         if held && Arc::strong_count(body) <= 2 {
-            let idle = body.state.try_read().is_some_and(|s| s.handles == 0 && !s.dirty);
-            if idle {
+            let idle = |s: &State| s.handles == 0 && (!s.dirty || self.can_load_again(s));
+            if body.state.try_read().is_some_and(|state| idle(&state)) {
                 bodies.remove(&body.ino);
             }
         }
+    }
+
+    fn can_load_again(&self, state: &State) -> bool {
+        let whole = self.config.split_above.is_none_or(|limit| state.size <= limit);
+        whole && state.persisted == state.generation && state.mtime.is_none()
     }
 
     /// Opens a regular file.

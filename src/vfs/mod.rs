@@ -4,7 +4,7 @@
 //! never longer than the configured deadline. `try_read` and `try_write` answer at once or
 //! say that they would have to wait.
 //!
-//! Lock order: `Body::upload` (async) -> `Body::state` -> the tree's lock -> the tables of
+//! Lock order: `Body::upload` (async) -> a lock of `loading` -> `Body::state` -> the tree's lock -> the tables of
 //! this module (handles, bodies, queues), each of which is held for a few instructions.
 
 mod acl;
@@ -113,6 +113,9 @@ pub struct VfsConfig {
 pub const DEFAULT_LOCAL_NAMES: &[&str] =
     &[".DS_Store", "._*", ".*.sw?", ".*.swpx", "4913", ".~lock.*#", "Thumbs.db", "desktop.ini"];
 
+/// Locks that loads of contents share, by inode number.
+const LOADING: usize = 64;
+
 /// Tells the kernel (or a test) what to forget.
 pub type Invalidate = Box<dyn Fn(Vec<Invalidation>) + Send + Sync>;
 
@@ -128,6 +131,10 @@ pub struct Vfs {
     bodies: Mutex<HashMap<Ino, Arc<Body>>>,
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
     next_handle: AtomicU64,
+    /// How often a content was loaded.
+    loads: AtomicU64,
+    /// Held while a content is loaded: one at a time of each file.
+    loading: [Mutex<()>; LOADING],
     queue: Queue,
     uploads: Arc<Semaphore>,
     /// For payloads on their way out.
@@ -202,6 +209,8 @@ impl Vfs {
             bodies: Mutex::new(HashMap::new()),
             handles: RwLock::new(HashMap::new()),
             next_handle: AtomicU64::new(1),
+            loads: AtomicU64::new(1),
+            loading: [const { Mutex::new(()) }; LOADING],
             queue: Queue::default(),
             uploads: Arc::new(Semaphore::new(parallel)),
             buffers: BufferPool::new(upload::PARTS_AT_ONCE),

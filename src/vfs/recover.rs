@@ -1,17 +1,22 @@
 //! The local record of content that waits for the vault, and picking it up again.
 
 use std::collections::{BTreeMap, HashSet};
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::body::{Body, Chunk, Overlay, State};
 use super::error::{VfsError, VfsResult};
 use super::{Ino, Vfs};
 use crate::catalog::{DirtyKind, Inode, Kind, keys};
-use crate::content::staging::StagingError;
+use crate::content::staging::{Held, StagingError};
 use crate::db::{Space, decode, encode};
 
 /// How long a mount with a local database waits for news: it has a tree to show.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
+
+/// Changes that a file may see while it is held once.
+const GENERATION_BITS: u32 = 32;
 
 impl Vfs {
     /// Records a file's content state, its small content itself, and its times.
@@ -27,6 +32,7 @@ impl Vfs {
         match &state.overlay {
             Overlay::Small(bytes) => {
                 txn.raw(Space::Data, keys::waiting(ino), Some(bytes.clone()));
+                self.staging.hold(Held::Small(ino), bytes.len() as u64);
             }
             // Synced with the next group commit: not before, or a file that is written for
             // minutes would be synced all the time, and written to the disk twice.
@@ -57,7 +63,7 @@ impl Vfs {
         let mut batch = self.tree.db().batch();
         batch.remove(Space::Meta, &keys::chunk(ino, index));
         batch.commit()?;
-        self.staging.remove(&chunk.name, chunk.bytes);
+        self.staging.remove(&chunk.name);
         Ok(())
     }
 
@@ -65,7 +71,7 @@ impl Vfs {
     pub(super) fn account(&self, chunk: &mut Chunk) -> VfsResult<()> {
         let blob_error = |e| VfsError::from_blob(self.name_of_open(), e);
         let now = chunk.blob.allocated_bytes().map_err(blob_error)?;
-        self.staging.account(now.cast_signed() - chunk.bytes.cast_signed());
+        self.staging.hold_blob(&chunk.name, now);
         chunk.bytes = now;
         Ok(())
     }
@@ -80,21 +86,22 @@ impl Vfs {
         if inode.kind != Kind::File {
             return Err(VfsError::Invalid { what: self.name_of(ino), why: "not a file" });
         }
+        // Later than any that the file had when it was held before: parts that were sent
+        // then may be of older bytes.
+        let generation = self.loads.fetch_add(1, Ordering::Relaxed) << GENERATION_BITS;
         let Some(dirty) = &inode.local.dirty else {
-            return Ok(Body::new(ino, inode.content.clone()));
+            return Ok(Body::new(ino, inode.content.clone(), generation));
         };
-        let body = Body::new(ino, dirty.base.clone());
+        let body = Body::new(ino, dirty.base.clone(), generation);
         {
             let mut state = body.state.write();
             state.overlay = match dirty.kind {
                 DirtyKind::Small => Overlay::Small(self.small_content(&inode)?),
-                DirtyKind::Chunks => Overlay::Chunks(self.staged_chunks(ino)?),
+                DirtyKind::Chunks => Overlay::Chunks(self.staged_chunks(ino, generation)?),
             };
             state.size = dirty.size;
             state.base_len = dirty.base_len;
             state.dirty = true;
-            state.generation = 1;
-            state.persisted = 1;
         }
         Ok(body)
     }
@@ -107,7 +114,7 @@ impl Vfs {
         })
     }
 
-    fn staged_chunks(&self, ino: Ino) -> VfsResult<BTreeMap<u32, Chunk>> {
+    fn staged_chunks(&self, ino: Ino, generation: u64) -> VfsResult<BTreeMap<u32, Chunk>> {
         let prefix = keys::chunks(ino);
         let mut named = Vec::new();
         self.tree.db().scan(&prefix, &prefix, |key, value| {
@@ -121,7 +128,7 @@ impl Vfs {
             let blob = self.staging.reopen(&name).map_err(|e| self.staging_error(ino, e))?;
             let bytes =
                 blob.allocated_bytes().map_err(|e| VfsError::from_blob(self.name_of(ino), e))?;
-            chunks.insert(index, Chunk { name, blob, bytes, generation: 1 });
+            chunks.insert(index, Chunk { name, blob, bytes, generation });
         }
         Ok(chunks)
     }
@@ -134,7 +141,7 @@ impl Vfs {
             found.push((key.to_vec(), decode::<String>(&value)?));
             Ok(true)
         })?;
-        let (mut named, mut staged) = (HashSet::new(), 0u64);
+        let mut named = HashSet::new();
         let mut batch = self.tree.db().batch();
         for (key, name) in found {
             let inode = self.tree.find_inode(keys::number(&key, 1))?;
@@ -148,12 +155,8 @@ impl Vfs {
         batch.commit()?;
         for name in &named {
             let path = self.staging.dir().join(name);
-            staged += std::fs::metadata(path).map_or(0, |m| {
-                use std::os::unix::fs::MetadataExt;
-                m.blocks() * 512
-            });
+            self.staging.hold_blob(name, std::fs::metadata(path).map_or(0, |m| m.blocks() * 512));
         }
-        self.staging.account(staged.cast_signed());
         self.staging.sweep(&named);
         self.purge_orphans()?;
         let mut waiting = Vec::new();
@@ -164,7 +167,12 @@ impl Vfs {
         for ino in waiting {
             match self.tree.find_inode(ino)? {
                 Some(inode) if inode.local.unwanted => {}
-                Some(inode) if inode.local.dirty.is_some() => self.queue.add(ino, inode.size()),
+                Some(inode) if inode.local.dirty.is_some() => {
+                    if inode.local.dirty.as_ref().is_some_and(|d| d.kind == DirtyKind::Small) {
+                        self.staging.hold(Held::Small(ino), inode.size());
+                    }
+                    self.queue.add(ino, inode.size());
+                }
                 _ => self.forget_waiting(ino)?,
             }
         }
@@ -180,7 +188,7 @@ impl Vfs {
         for ino in orphans {
             let inode = self.tree.find_inode(ino)?;
             if inode.is_some_and(|i| i.local.nlink == 0) {
-                for (index, chunk) in self.staged_chunks(ino)? {
+                for (index, chunk) in self.staged_chunks(ino, 0)? {
                     self.drop_chunk(ino, index, &chunk)?;
                 }
                 self.tree.purge(ino, self.trash_ms())?;

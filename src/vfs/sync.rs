@@ -46,8 +46,7 @@ impl Vfs {
     /// Files and bytes whose content waits for the vault, open ones included.
     pub(super) fn left(&self) -> (u64, u64) {
         let (mut files, mut bytes) = self.queue.left();
-        let open: Vec<_> = self.bodies.lock().values().cloned().collect();
-        for body in open {
+        for body in self.open_bodies() {
             let Some(state) = body.state.try_read() else { continue };
             if state.dirty && state.writers > 0 && !self.queue.holds(body.ino) {
                 files += 1;
@@ -135,8 +134,7 @@ impl Vfs {
     /// Queues everything that waits, open files included: `close` returns before the
     /// kernel tells us of the release, so open handles may be closed ones.
     fn queue_everything(&self) -> VfsResult<()> {
-        let bodies: Vec<_> = self.bodies.lock().values().cloned().collect();
-        for body in bodies {
+        for body in self.open_bodies() {
             let (dirty, size, uploading) = {
                 let state = body.state.read();
                 (state.dirty && !state.discarded, state.size, state.uploading)

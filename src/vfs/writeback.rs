@@ -42,6 +42,8 @@ struct Waiting {
 #[derive(Default, Debug)]
 struct Table {
     files: HashMap<Ino, Waiting>,
+    /// Bytes of `files`.
+    bytes: u64,
     order: BTreeSet<(Instant, Ino)>,
     running: HashMap<Ino, u64>,
 }
@@ -67,14 +69,15 @@ impl Drop for Hurry<'_> {
 
 impl Table {
     fn set(&mut self, ino: Ino, waiting: Waiting) {
-        if let Some(old) = self.files.insert(ino, waiting) {
-            self.order.remove(&(old.due, ino));
-        }
+        self.take(ino);
+        self.files.insert(ino, waiting);
+        self.bytes += waiting.bytes;
         self.order.insert((waiting.due, ino));
     }
 
     fn take(&mut self, ino: Ino) -> Option<Waiting> {
         let waiting = self.files.remove(&ino)?;
+        self.bytes -= waiting.bytes;
         self.order.remove(&(waiting.due, ino));
         Some(waiting)
     }
@@ -142,10 +145,14 @@ impl Queue {
     /// Files and bytes that wait or are under way.
     pub(super) fn left(&self) -> (u64, u64) {
         let table = self.table.lock();
-        let waiting = table.files.iter().filter(|(ino, _)| !table.running.contains_key(ino));
-        let bytes = waiting.clone().map(|(_, w)| w.bytes).sum::<u64>();
-        let files = waiting.count() + table.running.len();
-        (files as u64, bytes + table.running.values().sum::<u64>())
+        let (mut files, mut bytes) = (table.files.len() as u64, table.bytes);
+        for (ino, running) in &table.running {
+            // what waits again while it is under way counts once
+            let again = table.files.get(ino);
+            files += u64::from(again.is_none());
+            bytes = bytes + running - again.map_or(0, |w| w.bytes);
+        }
+        (files, bytes)
     }
 
     /// Whether a file waits or is under way.
@@ -199,9 +206,8 @@ impl Vfs {
 
     /// Sees to files that are dirty and open and were not queued by a close.
     pub(super) fn queue_open_files(&self) {
-        let bodies: Vec<_> = self.bodies.lock().values().cloned().collect();
         let now = Instant::now();
-        for body in bodies {
+        for body in self.open_bodies() {
             let Some(state) = body.state.try_read() else { continue };
             let stale = now.duration_since(state.last_change) > QUIET
                 || now.duration_since(state.dirty_since) > DIRTY_MAX;
