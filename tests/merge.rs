@@ -17,6 +17,7 @@ use privicorefs::catalog::segment::{Paths, Segment};
 use privicorefs::catalog::{
     Content, Dirty, DirtyKind, Ino, Kind, Link, NewInode, ROOT_INO, Remote, Tree, Version,
 };
+use privicorefs::content::cleared::Cleared;
 use privicorefs::crypto::{LocalKeys, MasterKey, PayloadCipher};
 use privicorefs::db::{Db, decode};
 use privicorefs::env::{Env, FixedClock, SeededRandom};
@@ -254,7 +255,8 @@ impl Machine {
         let mut txn = self.tree().begin();
         let mut inode = txn.inode(ino).unwrap();
         let base = inode.content.clone();
-        let waits = Dirty { kind: DirtyKind::Small, size: 2, base_len: 0, base, allocated: 2 };
+        let (kind, cleared) = (DirtyKind::Small, Cleared::default());
+        let waits = Dirty { kind, size: 2, base_len: 0, base, cleared, allocated: 2 };
         inode.local.dirty = Some(waits);
         txn.put_inode(inode);
         txn.publish_inode(ino);

@@ -26,8 +26,7 @@ use privicorefs::vfs::{
 use proptest::prelude::*;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0 };
-const READ: OpenMode =
-    OpenMode { read: true, write: false, append: false, truncate: false, sync: false };
+const READ: OpenMode = OpenMode { read: true, write: false, truncate: false, sync: false };
 const WRITE: OpenMode = OpenMode { read: true, write: true, ..READ };
 
 /// Names are few, so that operations meet.
@@ -41,6 +40,9 @@ enum Op {
     Link { file: usize, dir: usize, name: usize },
     Write { file: usize, offset: u32, len: u32, byte: u8 },
     Truncate { file: usize, size: u32 },
+    Zero { file: usize, offset: u32, len: u32, keep: bool },
+    Copy { from: usize, to: usize },
+    Tidy,
     Remove { dir: usize, name: usize },
     Rename { from: usize, name: usize, to: usize, new: usize, exchange: bool },
     Chmod { file: usize, perm: u16 },
@@ -66,7 +68,11 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(file, dir, name)| Op::Link { file, dir, name }),
         8 => (d.clone(), size.clone(), prop_oneof![1u32..300, 4000u32..9000, 50_000u32..90_000], any::<u8>())
             .prop_map(|(file, offset, len, byte)| Op::Write { file, offset, len, byte }),
-        4 => (d.clone(), size).prop_map(|(file, size)| Op::Truncate { file, size }),
+        4 => (d.clone(), size.clone()).prop_map(|(file, size)| Op::Truncate { file, size }),
+        4 => (d.clone(), size.clone(), size.clone(), any::<bool>())
+            .prop_map(|(file, offset, len, keep)| Op::Zero { file, offset, len, keep }),
+        3 => (d.clone(), d.clone()).prop_map(|(from, to)| Op::Copy { from, to }),
+        1 => Just(Op::Tidy),
         4 => (d.clone(), n.clone()).prop_map(|(dir, name)| Op::Remove { dir, name }),
         4 => (d.clone(), n.clone(), d.clone(), n, any::<bool>()).prop_map(
             |(from, name, to, new, exchange)| Op::Rename { from, name, to, new, exchange }
@@ -326,6 +332,12 @@ impl World {
             Op::Link { file, dir, name } => self.link(*file, *dir, *name),
             Op::Write { file, offset, len, byte } => self.write(*file, *offset, *len, *byte),
             Op::Truncate { file, size } => self.truncate(*file, *size),
+            Op::Zero { file, offset, len, keep } => self.zero(*file, *offset, *len, *keep),
+            Op::Copy { from, to } => self.copy(*from, *to),
+            Op::Tidy => {
+                let machine = self.machine();
+                machine.runtime.block_on(machine.vfs.clone().tidy());
+            }
             Op::Remove { dir, name } => self.remove(*dir, *name),
             Op::Rename { from, name, to, new, exchange } => {
                 self.rename(*from, *name, *to, *new, *exchange);
@@ -441,6 +453,61 @@ impl World {
             bytes.resize(end, 0);
         }
         bytes[offset as usize..end].copy_from_slice(&data);
+    }
+
+    fn zero(&mut self, file: usize, offset: u32, len: u32, keep: bool) {
+        let Some((path, file)) = self.model.file(file) else { return };
+        let (offset, len) = (offset as usize, len.max(1) as usize);
+        let machine = self.machine();
+        let fh = machine.vfs.open_file(machine.ino(&path), WRITE).unwrap().fh;
+        let zero = machine.vfs.clone().fallocate(fh, offset as u64, len as u64, keep, true);
+        machine.runtime.block_on(zero).unwrap();
+        machine.runtime.block_on(machine.vfs.clone().flush(fh)).unwrap();
+        machine.vfs.release(fh).unwrap();
+        let Node::File { bytes, .. } = &mut self.model.nodes[file] else { panic!() };
+        if !keep && bytes.len() < offset + len {
+            bytes.resize(offset + len, 0);
+        }
+        let end = (offset + len).min(bytes.len());
+        bytes[offset.min(end)..end].fill(0);
+    }
+
+    /// As the kernel does it: what cannot be shared is read and written.
+    fn copy(&mut self, from: usize, to: usize) {
+        let (Some((from_path, from)), Some((to_path, to))) =
+            (self.model.file(from), self.model.file(to))
+        else {
+            return;
+        };
+        if from == to {
+            return;
+        }
+        self.setattr(&to_path, SetAttr { size: Some(0), ..SetAttr::default() });
+        let machine = self.machine();
+        let vfs = &machine.vfs;
+        let source = vfs.open_file(machine.ino(&from_path), READ).unwrap().fh;
+        let target = vfs.open_file(machine.ino(&to_path), WRITE).unwrap().fh;
+        let Node::File { bytes, .. } = self.model.nodes[from].clone() else { panic!() };
+        let mut done = 0;
+        while done < bytes.len() as u64 {
+            match vfs.share((source, done), (target, done), bytes.len() as u64) {
+                Ok(count) => done += u64::from(count),
+                Err(VfsError::Unsupported { .. }) => {
+                    let read = vfs.clone().read(source, done, bytes.len() as u32);
+                    let rest = machine.runtime.block_on(read).unwrap();
+                    let len = rest.len() as u64;
+                    let write = vfs.clone().write(target, done, rest);
+                    machine.runtime.block_on(write).unwrap();
+                    done += len;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        machine.runtime.block_on(vfs.clone().flush(target)).unwrap();
+        vfs.release(target).unwrap();
+        vfs.release(source).unwrap();
+        let Node::File { bytes: copy, .. } = &mut self.model.nodes[to] else { panic!() };
+        *copy = bytes;
     }
 
     fn setattr(&self, path: &str, set: SetAttr) {

@@ -143,7 +143,7 @@ impl Remote {
             if inodes {
                 let inode: Inode = decode(&value)?;
                 if !inode.local.foreign && !inode.local.unwanted {
-                    records.push(Record::Inode(InodeRecord::from(&inode)));
+                    records.push(Record::Inode(Box::new(InodeRecord::from(&inode))));
                 }
             } else {
                 let link: Link = decode(&value)?;
@@ -240,7 +240,7 @@ impl Remote {
         }
         let mut txn = self.tree.begin();
         for token in &done {
-            txn.discard_token(token, false, GRACE_MS);
+            txn.discard_token(token, GRACE_MS);
         }
         txn.commit()?;
         Ok(())

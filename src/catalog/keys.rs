@@ -10,6 +10,7 @@
 //! R ino              meta to align    M name             bookkeeping
 //! Z ino              unlinked, open   V writer           newest segment applied
 //! Q ino index        part sent, not committed
+//! F family ino       inode that may share parts with the family's first
 //! S ino              directory whose place must be looked at once all segments are in
 //! ```
 
@@ -135,6 +136,16 @@ pub fn align(ino: Ino) -> Vec<u8> {
 
 /// Prefix of all inodes to bring in line.
 pub const ALIGN: &[u8] = b"R";
+
+/// A member of a family of split files, other than its first.
+pub fn member(family: Ino, ino: Ino) -> Vec<u8> {
+    key(b'F', &[&family.to_be_bytes(), &ino.to_be_bytes()])
+}
+
+/// All members of a family but its first.
+pub fn members(family: Ino) -> Vec<u8> {
+    key(b'F', &[&family.to_be_bytes()])
+}
 
 /// Bookkeeping.
 pub fn meta(name: &str) -> Vec<u8> {

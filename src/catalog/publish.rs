@@ -225,7 +225,7 @@ impl Remote {
             match item {
                 Ready::Inode(inode) => {
                     tokens.extend(inode.content.version.token().cloned());
-                    records.push(Record::Inode(InodeRecord::from(&**inode)));
+                    records.push(Record::Inode(Box::new(InodeRecord::from(&**inode))));
                 }
                 Ready::Link(link) => records.push(Record::Link(link.clone())),
             }
@@ -402,6 +402,7 @@ mod tests {
     use super::*;
     use crate::catalog::outbox::Outbox;
     use crate::catalog::{Dirty, DirtyKind, NewInode, ROOT_INO, Tree};
+    use crate::content::cleared::Cleared;
     use crate::crypto::{LocalKeys, MasterKey, PayloadCipher};
     use crate::db::Db;
     use crate::env::Env;
@@ -435,7 +436,14 @@ mod tests {
         let mut txn = remote.tree.begin();
         let mut inode = txn.inode(ino).unwrap();
         let base = inode.content.clone();
-        let waits = Dirty { kind: DirtyKind::Small, size: 1, base_len: 0, base, allocated: 1 };
+        let waits = Dirty {
+            kind: DirtyKind::Small,
+            size: 1,
+            base_len: 0,
+            base,
+            cleared: Cleared::default(),
+            allocated: 1,
+        };
         inode.local.dirty = dirty.then_some(waits);
         txn.put_inode(inode);
         txn.publish_inode(ino);

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::hlc::Stamp;
+use crate::content::cleared::Cleared;
 use crate::store::Token;
 
 /// Inode number; stable for a file's whole life, on every machine. The root is 1.
@@ -104,6 +105,9 @@ pub enum Version {
         part_size: u64,
         /// Number of parts.
         count: u32,
+        /// The inode that the oldest of the parts were made for. Files of one family may
+        /// share parts: copies, and what two machines wrote at once.
+        family: Ino,
     },
 }
 
@@ -114,6 +118,14 @@ impl Version {
             Self::Empty => None,
             Self::Single { token } => Some(token),
             Self::Parts { manifest, .. } => Some(manifest),
+        }
+    }
+
+    /// The family of a split version.
+    pub fn family(&self) -> Option<Ino> {
+        match self {
+            Self::Parts { family, .. } => Some(*family),
+            Self::Empty | Self::Single { .. } => None,
         }
     }
 }
@@ -174,6 +186,8 @@ pub struct Dirty {
     pub base_len: u64,
     /// The committed version that was in view when this content was begun.
     pub base: Content,
+    /// What of that version is zero now.
+    pub cleared: Cleared,
     /// Bytes that are not holes, roughly.
     pub allocated: u64,
 }
@@ -223,6 +237,13 @@ pub struct Local {
 }
 
 impl Inode {
+    /// The families whose parts this file may use: of its committed content, and of what
+    /// its uncommitted content was begun on.
+    pub fn families(&self) -> impl Iterator<Item = Ino> + '_ {
+        let begun_on = self.local.dirty.as_ref().map(|dirty| &dirty.base.version);
+        [Some(&self.content.version), begun_on].into_iter().flatten().filter_map(Version::family)
+    }
+
     /// Bytes of the file as this machine sees it.
     pub fn size(&self) -> u64 {
         match (self.kind, &self.local.dirty) {

@@ -13,7 +13,7 @@ use crate::db::{DbError, DbResult, decode, encode};
 use crate::store::Token;
 
 /// Format mark and version of segments and checkpoint pages.
-const MAGIC: &[u8; 8] = b"pcfsseg1";
+const MAGIC: &[u8; 8] = b"pcfsseg2";
 
 /// The published part of an inode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +68,7 @@ impl InodeRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// An inode's registers.
-    Inode(InodeRecord),
+    Inode(Box<InodeRecord>),
     /// A link's place.
     Link(Link),
 }
@@ -99,7 +99,7 @@ impl Segment {
 }
 
 /// Format mark and version of checkpoint manifests.
-const CHECKPOINT_MAGIC: &[u8; 8] = b"pcfsckp1";
+const CHECKPOINT_MAGIC: &[u8; 8] = b"pcfsckp2";
 
 /// What a checkpoint holds: which segments it covers and where its pages are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

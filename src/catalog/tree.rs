@@ -28,7 +28,7 @@ const INODE_CACHE: usize = 40_000;
 pub const NAME_MAX: usize = 255;
 
 /// Of the records in the local database: another number for each change of one.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Most hard links of one inode (ext4's limit is 65,000).
 const LINK_MAX: u32 = 65_000;
@@ -536,10 +536,7 @@ impl Tree {
         if inode.local.nlink > 0 || inode.local.gone {
             return Ok(());
         }
-        if let Some(token) = inode.content.version.token() {
-            let manifest = matches!(inode.content.version, super::Version::Parts { .. });
-            txn.discard_token(token, manifest, keep_ms);
-        }
+        txn.discard_version(&inode.content.version, keep_ms);
         if inode.local.known {
             inode.local = Local { known: true, gone: true, ..Local::default() };
             txn.put_inode(inode);
@@ -695,6 +692,6 @@ mod tests {
         batch.store(&keys::meta("format"), &(FORMAT + 1));
         batch.commit().unwrap();
         let refused = open().unwrap_err().to_string();
-        assert!(refused.contains("its format is 3"), "{refused}");
+        assert!(refused.contains("its format is 4"), "{refused}");
     }
 }

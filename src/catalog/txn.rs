@@ -8,7 +8,9 @@ use parking_lot::MutexGuard;
 use super::hlc::Stamp;
 use super::keys;
 use super::outbox::Change;
-use super::record::{Entry, EntryLink, Ino, Inode, Kind, Link, Time, conflict_names, shown_name};
+use super::record::{
+    Entry, EntryLink, Ino, Inode, Kind, Link, Time, Version, conflict_names, shown_name,
+};
 use super::tree::{CatalogError, CatalogResult, Tree};
 use super::writer::Writer;
 use crate::db::{Space, decode, encode};
@@ -49,6 +51,8 @@ pub struct Garbage {
     pub token: Token,
     /// Whether it is a manifest, whose parts go too.
     pub manifest: bool,
+    /// Of a part or a manifest: what other files of this family use stays.
+    pub family: Option<Ino>,
 }
 
 /// A running change. Dropping it without [`Txn::commit`] changes nothing.
@@ -223,12 +227,28 @@ impl<'a> Txn<'a> {
         self.raw(Space::Meta, key, Some(encode(&ino)));
     }
 
-    /// Notes that a token may be deleted after `delay_ms`.
-    pub fn discard_token(&mut self, token: &Token, manifest: bool, delay_ms: u64) {
+    /// Notes that a token that nobody shares may be deleted after `delay_ms`.
+    pub fn discard_token(&mut self, token: &Token, delay_ms: u64) {
+        self.discard(Garbage { token: token.clone(), manifest: false, family: None }, delay_ms);
+    }
+
+    /// Notes that a part may be deleted after `delay_ms`, unless its family uses it.
+    pub fn discard_part(&mut self, token: &Token, family: Option<Ino>, delay_ms: u64) {
+        self.discard(Garbage { token: token.clone(), manifest: false, family }, delay_ms);
+    }
+
+    /// Notes that a version may be deleted after `delay_ms`, with all its parts.
+    pub fn discard_version(&mut self, version: &Version, delay_ms: u64) {
+        let family = version.family();
+        if let Some(token) = version.token().cloned() {
+            self.discard(Garbage { token, manifest: family.is_some(), family }, delay_ms);
+        }
+    }
+
+    fn discard(&mut self, garbage: Garbage, delay_ms: u64) {
         let due = self.tree.env.millis().saturating_add(delay_ms);
         self.writer.garbage += 1;
         let number = self.tree.env.random_u64() ^ self.writer.garbage;
-        let garbage = Garbage { token: token.clone(), manifest };
         self.raw(Space::Meta, keys::garbage(due, number), Some(encode(&garbage)));
     }
 
@@ -380,7 +400,12 @@ impl<'a> Txn<'a> {
         let mut batch = tree.db.batch();
         for (ino, inode) in &self.inodes {
             match inode {
-                Some(inode) => batch.store(&keys::inode(*ino), inode),
+                Some(inode) => {
+                    batch.store(&keys::inode(*ino), inode);
+                    for family in inode.families().filter(|family| family != ino) {
+                        batch.put(Space::Meta, &keys::member(family, *ino), &[]);
+                    }
+                }
                 None => batch.remove(Space::Meta, &keys::inode(*ino)),
             }
         }

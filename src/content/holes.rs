@@ -45,15 +45,12 @@ pub fn within(holes: &[Hole], from: u64, to: u64) -> impl Iterator<Item = Hole> 
 
 /// Whether `at` lies in a run, and where that answer may change next.
 pub fn at(holes: &[Hole], at: u64) -> (bool, u64) {
-    for &(offset, len) in holes {
-        if at < offset {
-            return (false, offset);
-        }
-        if at < offset + len {
-            return (true, offset + len);
-        }
+    let next = holes.partition_point(|&(offset, len)| offset + len <= at);
+    match holes.get(next) {
+        Some(&(offset, len)) if offset <= at => (true, offset + len),
+        Some(&(offset, _)) => (false, offset),
+        None => (false, u64::MAX),
     }
-    (false, u64::MAX)
 }
 
 #[cfg(test)]

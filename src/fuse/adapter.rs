@@ -495,8 +495,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        answer("listxattr", ino, self.vfs.listxattr(ino.0), reply, |reply, names| {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let result = self.vfs.listxattr(&convert::caller(request), ino.0);
+        answer("listxattr", ino, result, reply, |reply, names| {
             xattr("listxattr", ino, size, convert::xattr_names(&names), reply);
         });
     }
@@ -586,16 +587,20 @@ impl Filesystem for Adapter {
         &self,
         _: &Request,
         _ino_in: INodeNo,
-        _fh_in: FileHandle,
-        _offset_in: u64,
-        _ino_out: INodeNo,
-        _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
+        fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::ENOSYS);
+        match self.vfs.share((fh_in.0, offset_in), (fh_out.0, offset_out), len) {
+            // the kernel's word for: copy it by reading and writing
+            Err(VfsError::Unsupported { .. }) => reply.error(Errno::EOPNOTSUPP),
+            result => answer("copy_file_range", ino_out, result, reply, ReplyWrite::written),
+        }
     }
 }
 

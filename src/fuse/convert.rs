@@ -100,7 +100,6 @@ pub(super) fn open_mode(flags: i32) -> OpenMode {
     OpenMode {
         read: access != OpenAccMode::O_WRONLY,
         write: access != OpenAccMode::O_RDONLY,
-        append: flags & libc::O_APPEND != 0,
         truncate: flags & libc::O_TRUNC != 0,
         sync: flags & libc::O_DSYNC != 0 || flags & libc::O_SYNC == libc::O_SYNC,
     }
@@ -191,11 +190,8 @@ mod tests {
 
     #[test]
     fn open_flags_become_a_mode() {
-        let mode = open_mode(libc::O_WRONLY | libc::O_APPEND | libc::O_TRUNC);
-        assert_eq!(
-            mode,
-            OpenMode { read: false, write: true, append: true, truncate: true, sync: false }
-        );
+        let mode = open_mode(libc::O_WRONLY | libc::O_TRUNC);
+        assert_eq!(mode, OpenMode { read: false, write: true, truncate: true, sync: false });
         assert!(open_mode(libc::O_RDWR | libc::O_DSYNC).sync);
         assert!(open_mode(libc::O_RDWR | libc::O_SYNC).sync);
         assert!(!open_mode(libc::O_RDONLY).write);

@@ -1,6 +1,7 @@
 //! What runs beside the operations: uploads, publishing, looking for others' changes,
 //! bringing the service's names in line, deleting what is due.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,16 +187,23 @@ impl Vfs {
 
     async fn run_housekeeping(self: Arc<Self>) {
         loop {
-            for (what, result) in [
-                ("remains of interrupted uploads", self.clear_intents().await),
-                ("names at the service", self.align().await),
-                ("deletions that are due", self.delete_due().await),
-            ] {
-                if let Err(error) = result {
-                    tracing::warn!(error = error.logged(), "{what}: trying again later");
-                }
-            }
+            self.clone().tidy().await;
             tokio::time::sleep(HOUSEKEEPING).await;
+        }
+    }
+
+    /// Sees to due deletions, to what other clients should see, and to remains of crashes;
+    /// happens by itself now and then. What cannot be done now is tried again.
+    pub async fn tidy(self: Arc<Self>) {
+        let _one = self.tidying.lock().await;
+        for (what, result) in [
+            ("remains of interrupted uploads", self.clear_intents().await),
+            ("names at the service", self.align().await),
+            ("deletions that are due", self.delete_due().await),
+        ] {
+            if let Err(error) = result {
+                tracing::warn!(error = error.logged(), "{what}: trying again later");
+            }
         }
     }
 
@@ -213,16 +221,25 @@ impl Vfs {
             due.push((key.to_vec(), decode::<Garbage>(&value)?));
             Ok(true)
         })?;
+        // Only what a living file uses can be shared anew, and that is not due.
+        let (mut looked_at, mut used) = (None, HashSet::new());
         for (key, garbage) in due {
-            if self.is_content(&garbage.token)? {
-                // Another machine has given the file a name again meanwhile.
+            if garbage.family != looked_at {
+                used = match garbage.family {
+                    Some(family) => self.parts_in_use(family).await?,
+                    None => HashSet::new(),
+                };
+                looked_at = garbage.family;
+            }
+            // Another machine may have given the file a name again meanwhile.
+            if self.is_content(&garbage.token)? || used.contains(&garbage.token) {
                 let mut batch = self.tree.db().batch();
                 batch.remove(Space::Meta, &key);
                 batch.commit()?;
                 continue;
             }
             if garbage.manifest {
-                self.delete_parts(&garbage).await?;
+                self.delete_parts(&garbage, &used).await?;
             }
             self.remote
                 .store
@@ -238,7 +255,29 @@ impl Vfs {
         Ok(())
     }
 
-    async fn delete_parts(&self, garbage: &Garbage) -> VfsResult<()> {
+    /// The parts that living files of a family name.
+    async fn parts_in_use(&self, family: Ino) -> VfsResult<HashSet<Token>> {
+        let mut members = vec![family];
+        let prefix = keys::members(family);
+        self.tree.db().scan(&prefix, &prefix, |key, _| {
+            members.push(keys::number(key, 9));
+            Ok(true)
+        })?;
+        let mut used = HashSet::new();
+        for ino in members {
+            let Some(inode) = self.tree.find_inode(ino)? else { continue };
+            if inode.local.nlink == 0 {
+                continue;
+            }
+            let begun_on = inode.local.dirty.iter().map(|dirty| &dirty.base.version);
+            for version in begun_on.chain([&inode.content.version]) {
+                used.extend(self.parts_of(version).await?);
+            }
+        }
+        Ok(used)
+    }
+
+    async fn delete_parts(&self, garbage: &Garbage, used: &HashSet<Token>) -> VfsResult<()> {
         let parts = match self.fetcher.fetch(&garbage.token).await {
             Ok(fetched) => Manifest::from_bytes(&fetched.plain.unwrap_or_default())
                 .map(|m| m.parts)
@@ -250,7 +289,9 @@ impl Vfs {
             }
             Err(error) => return Err(VfsError::from_fetch(garbage.token.as_str(), error)),
         };
-        for part in &parts {
+        // A part of zeros may be there many times.
+        let once: HashSet<_> = parts.iter().filter(|part| !used.contains(*part)).collect();
+        for part in once {
             let deleted = self.remote.store.delete(part).await;
             deleted.map_err(|e| VfsError::from_store(part.as_str(), &e))?;
             self.fetcher.forget(part);
@@ -282,7 +323,7 @@ impl Vfs {
                 // Named by the catalog after all: the crash came between the two records.
                 if !self.named(&record.token)? {
                     let mut txn = self.tree.begin();
-                    txn.discard_token(&record.token, false, 0);
+                    txn.discard_token(&record.token, 0);
                     txn.commit()?;
                 }
             }

@@ -141,6 +141,21 @@ impl Vfs {
         Ok(manifest.parts)
     }
 
+    /// The part tokens of a split version, from the local database or the vault.
+    pub(super) async fn parts_of(&self, version: &Version) -> VfsResult<Vec<Token>> {
+        let Version::Parts { manifest, count, .. } = version else { return Ok(Vec::new()) };
+        let mut parts = Vec::with_capacity(*count as usize);
+        for index in 0..u64::from(*count) {
+            let Some(token) = self.part(manifest, index)? else {
+                let parts = self.all_parts(manifest).await?;
+                self.record_parts(manifest, &parts)?;
+                return Ok(parts);
+            };
+            parts.push(token);
+        }
+        Ok(parts)
+    }
+
     /// Fetches what an operation needs, within the deadline; plaintext that fits in memory
     /// is added to `held`, so that the operation can go on even if the cache cannot keep it.
     pub(super) async fn satisfy(

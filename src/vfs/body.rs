@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! byte at i  =  overlay has its block   -> the overlay's byte
+//!               i was cleared           -> zero
 //!               i < base_len            -> the base's byte
 //!               otherwise               -> zero
 //! ```
@@ -20,6 +21,7 @@
 //!    which payload it needs ([`Need`]), lets go, and tries again once it is fetched.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,6 +34,7 @@ use super::{Ino, Vfs};
 use crate::catalog::{Content, Dirty, DirtyKind, Time};
 use crate::content::CHUNK;
 use crate::content::blob::{BLOCK, Blob, Presence};
+use crate::content::cleared::Cleared;
 use crate::content::holes;
 use crate::content::staging::Held;
 use crate::store::Token;
@@ -83,6 +86,8 @@ pub(super) struct State {
     pub(super) base_len: u64,
     pub(super) size: u64,
     pub(super) overlay: Overlay,
+    /// Only over an overlay of chunks.
+    pub(super) cleared: Cleared,
     pub(super) dirty: bool,
     pub(super) generation: u64,
     pub(super) persisted: u64,
@@ -130,6 +135,7 @@ impl Body {
                 base_len: size,
                 size,
                 overlay: Overlay::None,
+                cleared: Cleared::default(),
                 dirty: false,
                 generation,
                 persisted: generation,
@@ -164,6 +170,7 @@ impl State {
             size: self.size,
             base_len: self.base_len,
             base: self.base.clone(),
+            cleared: self.cleared.clone(),
             allocated: self.allocated(),
         })
     }
@@ -271,10 +278,108 @@ impl State {
         let shown = self.base_len.saturating_sub(offset).min(out.len() as u64) as usize;
         let (shown, zeros) = out.split_at_mut(shown);
         zeros.fill(0);
-        if shown.is_empty() {
-            return Ok(None);
+        let mut at = 0;
+        while at < shown.len() {
+            let from = offset + at as u64;
+            let (zero, until) = self.zero_at(from);
+            let len = (until - from).min((shown.len() - at) as u64) as usize;
+            let part = &mut shown[at..at + len];
+            if zero {
+                part.fill(0);
+            } else if let Some(need) = vfs.read_version(&self.base, from, part, held)? {
+                return Ok(Some(need));
+            }
+            at += len;
         }
-        vfs.read_version(&self.base, offset, shown, held)
+        Ok(None)
+    }
+
+    /// Whether the committed version is known to show a zero at `at`, and up to where that
+    /// holds at least: in its holes, nothing has to be fetched.
+    fn zero_at(&self, at: u64) -> (bool, u64) {
+        let (hole, hole_until) = holes::at(&self.base.holes, at);
+        let (cleared, cleared_until) = self.cleared.at(at);
+        match (hole, cleared) {
+            (true, true) => (true, hole_until.max(cleared_until)),
+            (true, false) => (true, hole_until),
+            (false, true) => (true, cleared_until),
+            (false, false) => (false, hole_until.min(cleared_until)),
+        }
+    }
+
+    /// Makes whole blocks zero: `from` is at the start of one, `to` at the end of one or of
+    /// the file. Nothing is written for it, and what was staged there is given up.
+    pub(super) fn clear(
+        &mut self,
+        vfs: &Vfs,
+        ino: Ino,
+        (from, to): (u64, u64),
+        held: &[(Token, Bytes)],
+    ) -> VfsResult<Option<Need>> {
+        if self.frozen {
+            return Ok(Some(Need::Thaw));
+        }
+        if let Some(need) = self.prepare(vfs, ino, self.size, held)? {
+            return Ok(Some(need));
+        }
+        let now = vfs.now();
+        let generation = self.generation + 1;
+        match &mut self.overlay {
+            Overlay::Small(bytes) => bytes[from as usize..to as usize].fill(0),
+            Overlay::None => {}
+            Overlay::Chunks(chunks) => {
+                for piece in pieces(from, to - from, CHUNK) {
+                    let index = piece.index32();
+                    let end = piece.offset + piece.len as u64;
+                    if piece.within == 0 && (end == self.size || piece.len as u64 == CHUNK) {
+                        if let Some(chunk) = chunks.remove(&index) {
+                            vfs.drop_chunk(ino, index, &chunk)?;
+                        }
+                    } else if let Some(chunk) = chunks.get_mut(&index) {
+                        let first = piece.within / BLOCK64;
+                        let last = (piece.within + piece.len as u64).div_ceil(BLOCK64);
+                        let cleared = chunk.blob.clear(first..last);
+                        cleared.map_err(|e| VfsError::from_blob(vfs.name_of_open(), e))?;
+                        chunk.generation = generation;
+                        vfs.account(chunk)?;
+                    }
+                }
+                self.cleared.add(from, to, generation);
+            }
+        }
+        self.changed(now);
+        Ok(None)
+    }
+
+    /// Puts a version of another file under an empty one, or more of the version that was
+    /// put there before: the first `len` bytes of it. Says whether it could.
+    pub(super) fn borrow(
+        &mut self,
+        vfs: &Vfs,
+        ino: Ino,
+        version: &Content,
+        (from, to): (u64, u64),
+    ) -> VfsResult<bool> {
+        let empty = self.size == 0 && from == 0;
+        let goes_on =
+            self.base.version == version.version && self.base_len == from && self.size == from;
+        if self.frozen || !(empty || goes_on) {
+            return Ok(false);
+        }
+        if empty {
+            self.drop_overlay(vfs, ino)?;
+            // Its own history: what is borrowed is the bytes.
+            let (stamp, seen) = (self.base.stamp, self.base.seen.clone());
+            self.base = Content { stamp, seen, ..version.clone() };
+            self.overlay = Overlay::Chunks(BTreeMap::new());
+        }
+        let now = vfs.now();
+        self.base_len = to;
+        self.size = to;
+        self.changed(now);
+        // what was sent of the file before is of other bytes
+        self.cut = self.generation;
+        Ok(true)
     }
 
     /// Writes `data` at `offset`.
@@ -438,8 +543,13 @@ impl State {
 
     /// Bytes that are not holes, roughly: what `st_blocks` shows.
     pub(super) fn allocated(&self) -> u64 {
-        let base = self.base_len
-            - holes::within(&self.base.holes, 0, self.base_len).map(|h| h.1).sum::<u64>();
+        let (mut base, mut at) = (0, 0);
+        while at < self.base_len {
+            let (zero, until) = self.zero_at(at);
+            let until = until.min(self.base_len);
+            base += if zero { 0 } else { until - at };
+            at = until;
+        }
         let staged = match &self.overlay {
             Overlay::None => 0,
             Overlay::Small(bytes) => bytes.len() as u64,
@@ -451,16 +561,26 @@ impl State {
     /// The next data (or hole) from `offset` on; a hole at the end of the file always
     /// exists, data may not.
     pub(super) fn seek(&self, vfs: &Vfs, offset: u64, hole: bool) -> VfsResult<Option<u64>> {
-        let mut at = offset;
+        let found = self.seek_within(vfs, offset..self.size, hole)?;
+        Ok(found.or(hole.then_some(self.size)))
+    }
+
+    /// Whether there is no data in a range.
+    pub(super) fn is_hole(&self, vfs: &Vfs, range: Range<u64>) -> VfsResult<bool> {
+        Ok(self.seek_within(vfs, range, false)?.is_none())
+    }
+
+    fn seek_within(&self, vfs: &Vfs, range: Range<u64>, hole: bool) -> VfsResult<Option<u64>> {
+        let mut at = range.start;
         let mut known: Option<(u64, Presence)> = None;
-        while at < self.size {
+        while at < range.end {
             let (is_data, next) = self.extent_at(vfs, at, &mut known)?;
             if is_data != hole {
                 return Ok(Some(at));
             }
             at = next.max(at + 1);
         }
-        Ok(hole.then_some(self.size))
+        Ok(None)
     }
 
     /// Whether there is data at `at`, and where the answer may change. `known` keeps the
@@ -497,8 +617,8 @@ impl State {
         if at >= self.base_len {
             return (false, limit);
         }
-        let (hole, next) = holes::at(&self.base.holes, at);
-        (!hole, next.min(self.base_len).min(limit))
+        let (zero, next) = self.zero_at(at);
+        (!zero, next.min(self.base_len).min(limit))
     }
 
     /// Cuts or extends to `size` bytes.
@@ -535,6 +655,7 @@ impl State {
             self.cut_chunks(vfs, ino, size)?;
         }
         self.base_len = self.base_len.min(size);
+        self.cleared.cut(size);
         self.size = size;
         let now = vfs.now();
         self.changed(now);
@@ -578,6 +699,7 @@ impl State {
                 vfs.drop_chunk(ino, index, &chunk)?;
             }
         }
+        self.cleared = Cleared::default();
         vfs.staging.hold(Held::Small(ino), 0);
         Ok(())
     }

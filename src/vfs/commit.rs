@@ -1,7 +1,7 @@
 //! The end of an upload: a version that the vault has becomes the file's content; and the
 //! record of parts that have been sent and are not committed yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::Ino;
 use super::Vfs;
@@ -58,13 +58,16 @@ impl Vfs {
         if concurrent && !content.covers(&old) {
             keep_lost(&mut txn, &inode, old)?;
         } else {
-            let manifest = matches!(old.version, Version::Parts { .. });
+            // A version made from the old one keeps the parts that were not replaced.
             let still_split = matches!(content.version, Version::Parts { .. });
-            if let Some(token) = old.version.token() {
-                txn.discard_token(token, manifest && !still_split, self.trash_ms());
+            match old.version.token() {
+                Some(token) if still_split && state.base.version == old.version => {
+                    txn.discard_token(token, self.trash_ms());
+                }
+                _ => txn.discard_version(&old.version, self.trash_ms()),
             }
             for token in replaced {
-                txn.discard_token(token, false, self.trash_ms());
+                txn.discard_part(token, state.base.version.family(), self.trash_ms());
             }
         }
         if let Some(token) = content.version.token() {
@@ -131,6 +134,7 @@ impl Vfs {
     ) -> Vec<(u32, Chunk)> {
         state.base = content;
         state.committed = snapshot.generation;
+        state.cleared.forget(snapshot.generation);
         if unchanged {
             state.base_len = snapshot.size;
             state.dirty = false;
@@ -151,9 +155,9 @@ impl Vfs {
     }
 
     /// A payload that the catalog never named: nobody can be reading it.
-    pub(super) fn discard_now(&self, token: &Token) -> VfsResult<()> {
+    pub(super) fn discard_now(&self, token: &Token, family: Option<Ino>) -> VfsResult<()> {
         let mut txn = self.tree.begin();
-        txn.discard_token(token, false, 0);
+        txn.discard_part(token, family, 0);
         txn.commit()?;
         Ok(())
     }
@@ -180,9 +184,13 @@ impl Vfs {
         })?;
         // Parts that an earlier process sent: whether they still match is not known.
         let mut batch = self.tree.db().batch();
+        let mut gone = HashSet::new();
         for (key, token) in stale {
-            self.discard_now(&token)?;
             batch.remove(Space::Meta, &key);
+            if !gone.contains(&token) {
+                self.discard_now(&token, Some(ino))?;
+                gone.insert(token);
+            }
         }
         batch.commit()?;
         Ok(sent)
@@ -193,10 +201,12 @@ impl Vfs {
         ino: Ino,
         index: u64,
         part: &Sent,
-        mark: &LiveMark,
+        mark: Option<&LiveMark>,
     ) -> VfsResult<()> {
         let mut batch = self.tree.db().batch();
-        batch.remove(Space::Meta, &keys::intent(mark.as_str()));
+        if let Some(mark) = mark {
+            batch.remove(Space::Meta, &keys::intent(mark.as_str()));
+        }
         let run = self.counters.run;
         let value = (run, &part.token, part.generation, part.len, &part.holes);
         batch.store(&Self::sent_key(ino, index), &value);

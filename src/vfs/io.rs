@@ -6,16 +6,29 @@ use bytes::Bytes;
 
 use super::body::{Body, Need, State};
 use super::error::{VfsError, VfsResult};
-use super::handles::Handle;
 use super::{Durability, Ino, Vfs};
+use crate::catalog::Version;
+use crate::content::blob::BLOCK;
 use crate::store::Token;
 
 /// How often an operation asks again for bytes that it has just fetched: more means that
 /// the content keeps changing under it or cannot be kept at all.
 const TRIES: usize = 64;
 
-/// Pieces of a punched or zeroed range.
+/// Largest file of all: as ext4 has it.
+const SIZE_MAX: u64 = (1 << 44) - 4096;
+
+/// Most parts of one file: 4 TiB of them with the default part size.
+const PARTS_MAX: u64 = 1 << 18;
+
+/// Pieces in which zeros are written.
 const ZEROS: usize = 1 << 20;
+
+/// Cleared ranges of one file that are kept; beyond, zeros are written.
+const CLEARED_MAX: usize = 1024;
+
+/// Bytes that one answer of `share` may count: the kernel takes 32 bits.
+const SHARED_AT_ONCE: u64 = 1 << 31;
 
 impl Vfs {
     /// Reads what is on this machine; `None` if the vault must be asked.
@@ -98,7 +111,7 @@ impl Vfs {
         if handle.mode.sync {
             return Ok(None);
         }
-        match self.write_once(&handle, &body, offset, data, &[])? {
+        match self.write_once(&body, offset, data, &[])? {
             None => Ok(Some(written(data))),
             Some(_) => Ok(None),
         }
@@ -106,17 +119,13 @@ impl Vfs {
 
     fn write_once(
         &self,
-        handle: &Handle,
         body: &Arc<Body>,
         offset: u64,
         data: &[u8],
         held: &[(Token, Bytes)],
     ) -> VfsResult<Option<Need>> {
         let mut state = body.state.write();
-        let offset = if handle.mode.append { state.size } else { offset };
-        if offset.checked_add(data.len() as u64).is_none_or(|end| end > i64::MAX as u64) {
-            return Err(VfsError::TooLarge { what: self.name_of(body.ino) });
-        }
+        self.check_size(body.ino, offset.checked_add(data.len() as u64))?;
         let need = state.write(self, body.ino, offset, data, held);
         let need = need.map_err(|e| self.blame(body.ino, e))?;
         let early = need.is_none() && self.wants_early_upload(&state, offset, data.len());
@@ -131,15 +140,18 @@ impl Vfs {
     pub async fn write(self: Arc<Self>, fh: u64, offset: u64, data: Vec<u8>) -> VfsResult<u32> {
         let handle = self.handle(fh)?;
         let body = handle.writable(fh)?;
+        self.write_waiting(&body, offset, &data).await?;
+        if handle.mode.sync {
+            self.commit_file(&body).await?;
+        }
+        Ok(written(&data))
+    }
+
+    async fn write_waiting(&self, body: &Arc<Body>, offset: u64, data: &[u8]) -> VfsResult<()> {
         let mut held = Vec::new();
         for _ in 0..TRIES {
-            match self.write_once(&handle, &body, offset, &data, &held)? {
-                None => {
-                    if handle.mode.sync {
-                        self.commit_file(&body).await?;
-                    }
-                    return Ok(written(&data));
-                }
+            match self.write_once(body, offset, data, &held)? {
+                None => return Ok(()),
                 Some(need) => self.satisfy(body.ino, need, &mut held).await?,
             }
         }
@@ -148,9 +160,7 @@ impl Vfs {
 
     /// Cuts or extends a file, opening its content for the time if need be.
     pub(super) async fn truncate(&self, ino: Ino, size: u64) -> VfsResult<()> {
-        if size > i64::MAX as u64 {
-            return Err(VfsError::TooLarge { what: self.name_of(ino) });
-        }
+        self.check_size(ino, Some(size))?;
         let body = self.body(ino)?;
         let mut held = Vec::new();
         for _ in 0..TRIES {
@@ -173,7 +183,7 @@ impl Vfs {
         Err(self.cannot_keep(ino))
     }
 
-    /// `fallocate(2)`: extends, or writes zeros over a range.
+    /// `fallocate(2)`: extends, or makes a range zero.
     pub async fn fallocate(
         self: Arc<Self>,
         fh: u64,
@@ -185,28 +195,106 @@ impl Vfs {
         let handle = self.handle(fh)?;
         let body = handle.writable(fh)?;
         let size = body.state.read().size;
-        let end = offset.saturating_add(length);
+        let end = self.check_size(body.ino, offset.checked_add(length))?;
         self.staging
             .check_room(if punch { 0 } else { length })
             .map_err(|e| self.staging_error(body.ino, e))?;
-        if punch {
-            let end = if keep_size { end.min(size) } else { end };
-            return self.write_zeros(fh, offset, end).await;
-        }
+        let before = body.state.read().generation;
         if !keep_size && end > size {
             self.truncate(body.ino, end).await?;
+        }
+        if punch {
+            self.make_zero(&body, offset, end).await?;
+            // What was staged there is gone from the disk: the record must say so too.
+            self.persist(&body)?;
+        }
+        if body.state.read().generation == before {
+            // Nothing changed, and the times move all the same, as they do elsewhere. What
+            // was written before is older.
+            self.persist(&body)?;
+            self.tree.set_attrs(body.ino, |inode, now| inode.attrs.mtime = now)?;
+            self.want_publish();
         }
         Ok(())
     }
 
-    async fn write_zeros(self: &Arc<Self>, fh: u64, from: u64, to: u64) -> VfsResult<()> {
+    /// Refuses a file that would have too many parts for the memory that is allowed, or
+    /// more bytes than any program expects.
+    fn check_size(&self, ino: Ino, size: Option<u64>) -> VfsResult<u64> {
+        let most = match self.config.split_above {
+            Some(limit) => limit.max(self.config.part_size.saturating_mul(PARTS_MAX)),
+            None => SIZE_MAX,
+        };
+        let size = size.filter(|size| *size <= most.min(SIZE_MAX));
+        size.ok_or_else(|| VfsError::TooLarge { what: self.name_of(ino) })
+    }
+
+    /// Whole blocks are cleared; what the range has of its first and last one is written.
+    async fn make_zero(&self, body: &Arc<Body>, from: u64, to: u64) -> VfsResult<()> {
+        let (size, ranges) = {
+            let state = body.state.read();
+            (state.size, state.cleared.len())
+        };
+        let to = to.min(size);
+        let first = from.next_multiple_of(BLOCK as u64).min(to);
+        let last = if to == size { to } else { (to - to % BLOCK as u64).max(first) };
+        let first = if ranges < CLEARED_MAX { first } else { last };
+        self.write_zeros(body, from, first).await?;
+        self.write_zeros(body, last, to).await?;
+        let mut held = Vec::new();
+        for _ in 0..TRIES {
+            let need = {
+                let mut state = body.state.write();
+                let last = last.min(state.size); // cut meanwhile, by somebody else
+                if first >= last {
+                    return Ok(());
+                }
+                let cleared = state.clear(self, body.ino, (first, last), &held);
+                cleared.map_err(|e| self.blame(body.ino, e))?
+            };
+            match need {
+                None => return Ok(()),
+                Some(need) => self.satisfy(body.ino, need, &mut held).await?,
+            }
+        }
+        Err(self.cannot_keep(body.ino))
+    }
+
+    async fn write_zeros(&self, body: &Arc<Body>, from: u64, to: u64) -> VfsResult<()> {
         let mut at = from;
         while at < to {
             let len = (to - at).min(ZEROS as u64) as usize;
-            self.clone().write(fh, at, vec![0; len]).await?;
+            self.write_waiting(body, at, &vec![0; len]).await?;
             at += len as u64;
         }
         Ok(())
+    }
+
+    /// `copy_file_range(2)` of parts that are in the vault: the copy names them too, and no
+    /// byte is moved. Anything else is the kernel's to copy, by reading and writing.
+    pub fn share(&self, from: (u64, u64), to: (u64, u64), len: u64) -> VfsResult<u32> {
+        let ((fh_in, offset), (fh_out, offset_out)) = (from, to);
+        let (source, target) = (self.handle(fh_in)?.body(fh_in)?, self.handle(fh_out)?);
+        let target = target.writable(fh_out)?;
+        let by_reading = || VfsError::Unsupported { what: "sharing these bytes".into() };
+        let version = {
+            let state = source.state.read();
+            let clean = !state.dirty && state.base_len == state.size;
+            clean.then(|| state.base.clone()).ok_or_else(by_reading)?
+        };
+        let Version::Parts { part_size, .. } = version.version else { return Err(by_reading()) };
+        let split = self.config.split_above.is_some_and(|limit| version.size > limit);
+        let end = offset.saturating_add(len.min(SHARED_AT_ONCE)).min(version.size);
+        let end = if end < version.size { end - end % part_size } else { end };
+        let whole = offset == offset_out && offset.is_multiple_of(part_size) && end > offset;
+        if !split || !whole || source.ino == target.ino {
+            return Err(by_reading());
+        }
+        let mut state = target.state.write();
+        match state.borrow(self, target.ino, &version, (offset, end))? {
+            true => Ok(u32::try_from(end - offset).unwrap_or(u32::MAX)),
+            false => Err(by_reading()),
+        }
     }
 
     /// `SEEK_DATA` and `SEEK_HOLE`.

@@ -141,6 +141,8 @@ pub struct Vfs {
     buffers: Arc<BufferPool>,
     /// One publisher at a time; concurrent callers share a commit.
     publishing: tokio::sync::Mutex<()>,
+    /// One round of housekeeping at a time.
+    tidying: tokio::sync::Mutex<()>,
     publish_wanted: Notify,
     look_wanted: Notify,
     runtime: OnceLock<Runtime>,
@@ -215,6 +217,7 @@ impl Vfs {
             uploads: Arc::new(Semaphore::new(parallel)),
             buffers: BufferPool::new(upload::PARTS_AT_ONCE),
             publishing: tokio::sync::Mutex::new(()),
+            tidying: tokio::sync::Mutex::new(()),
             publish_wanted: Notify::new(),
             look_wanted: Notify::new(),
             runtime: OnceLock::new(),

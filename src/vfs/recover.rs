@@ -26,7 +26,10 @@ impl Vfs {
         inode.local.dirty = state.record();
         match state.mtime.take() {
             Some(mtime) if inode.local.nlink > 0 => txn.touch_content(&mut inode, mtime)?,
-            Some(mtime) => inode.attrs.mtime = mtime,
+            Some(mtime) => {
+                inode.attrs.mtime = mtime;
+                inode.attrs.ctime = inode.attrs.ctime.max(mtime);
+            }
             None => txn.adopt(&mut inode)?,
         }
         match &state.overlay {
@@ -101,6 +104,7 @@ impl Vfs {
             };
             state.size = dirty.size;
             state.base_len = dirty.base_len;
+            state.cleared = dirty.cleared.clone();
             state.dirty = true;
         }
         Ok(body)

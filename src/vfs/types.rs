@@ -113,8 +113,6 @@ pub struct OpenMode {
     pub read: bool,
     /// Writes allowed.
     pub write: bool,
-    /// Every write goes to the end.
-    pub append: bool,
     /// Content is dropped at open.
     pub truncate: bool,
     /// `O_SYNC` or `O_DSYNC`: every write is also an `fsync`.

@@ -10,7 +10,7 @@
 //! * Writes that came after the snapshot stay: the overlay is dropped only where nothing
 //!   changed since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,7 +29,7 @@ use crate::catalog::{Content, Inode, Version, keys};
 use crate::content::CHUNK;
 use crate::content::blob::BLOCK;
 use crate::content::buffers::Buffer;
-use crate::content::holes;
+use crate::content::holes::{self, Hole};
 use crate::content::manifest::{Manifest, part_count, part_len};
 use crate::crypto::{IV_LEN, TAG_LEN, sealed_len};
 use crate::store::{FileMeta, OpenStream, Payload, Token};
@@ -52,6 +52,10 @@ pub(super) const PARTS_AT_ONCE: usize = 4;
 
 /// Longest context and file name sent (protocol E.2), in bytes.
 const META_LIMIT: usize = 255;
+
+/// The token of a part of zeros, once it is in the vault: a sparse file names it many
+/// times, and has it stored once.
+type ZeroPart = tokio::sync::Mutex<Option<Token>>;
 
 /// A payload that the vault has and nothing names yet. Its intent stays recorded until
 /// the change that names it, so a crash in between leaves no orphan.
@@ -318,7 +322,7 @@ impl Vfs {
     fn part_touched(&self, state: &State, part_size: u64, index: u64) -> VfsResult<Option<u64>> {
         let Overlay::Chunks(chunks) = &state.overlay else { return Ok(Some(state.generation)) };
         let len = part_len(state.size, part_size, index);
-        let mut newest = None;
+        let mut newest = state.cleared.newest_within(index * part_size, index * part_size + len);
         for piece in pieces(index * part_size, len, CHUNK) {
             let Some(chunk) = chunks.get(&piece.index32()) else { continue };
             let whole = piece.within == 0
@@ -359,15 +363,38 @@ impl Vfs {
     ) -> VfsResult<()> {
         let finished = |index: &u64| !partial || (index + 1) * part_size < body.state.read().size;
         let todo: Vec<_> = todo.into_iter().filter(finished).collect();
+        let zeros = sent.iter().find(|(index, part)| part.is_zeros(**index, part_size));
+        let zeros = ZeroPart::new(zeros.map(|(_, part)| part.token.clone()));
+        let family = body.state.read().base.version.family().unwrap_or(body.ino);
         let mut going = stream::iter(todo)
-            .map(|index| self.send_part(body, part_size, index))
+            .map(|index| self.send_part(body, part_size, index, &zeros))
             .buffer_unordered(PARTS_AT_ONCE);
         while let Some((index, part)) = going.try_next().await? {
-            if let Some(old) = sent.insert(index, part) {
-                self.discard_now(&old.token)?;
+            if let Some(old) = sent.insert(index, part)
+                && !old.is_zeros(index, part_size)
+            {
+                self.discard_now(&old.token, Some(family))?;
             }
         }
         Ok(())
+    }
+
+    /// The part as it would be sent if it is a hole of which nothing has to be read.
+    fn hole_part(
+        &self,
+        body: &Body,
+        part_size: u64,
+        index: u64,
+        zeros: &Token,
+    ) -> VfsResult<Option<Sent>> {
+        let mut state = body.state.write();
+        let (from, to) = (index * part_size, (index + 1) * part_size);
+        if to > state.size || !state.is_hole(self, from..to)? {
+            return Ok(None);
+        }
+        state.low_water = state.size;
+        let (generation, holes) = (state.generation, vec![(from, part_size)]);
+        Ok(Some(Sent { token: zeros.clone(), generation, len: part_size, holes }))
     }
 
     async fn send_part(
@@ -375,13 +402,31 @@ impl Vfs {
         body: &Arc<Body>,
         part_size: u64,
         index: u64,
+        zeros: &ZeroPart,
     ) -> VfsResult<(u64, Sent)> {
+        if let Some(token) = &*zeros.lock().await
+            && let Some(part) = self.hole_part(body, part_size, index, token)?
+        {
+            self.record_sent(body.ino, index, &part, None)?;
+            return Ok((index, part));
+        }
         // What is fetched to make the part has room of its own.
         let _room = self.fetcher.reserve(part_size).await;
         let (snapshot, mut buffer) =
             self.snapshot(body, index * part_size, Some(part_size)).await?;
         let len = (buffer.len() - IV_LEN) as u64;
         let holes = holes::find(index * part_size, &buffer[IV_LEN..]);
+        let generation = snapshot.generation;
+        let is_zeros = is_zeros(&holes, index, part_size);
+        let mut shared = match is_zeros {
+            true => Some(zeros.lock().await),
+            false => None,
+        };
+        if let Some(token) = shared.as_ref().and_then(|token| (**token).clone()) {
+            let part = Sent { token, generation, len, holes };
+            self.record_sent(body.ino, index, &part, None)?;
+            return Ok((index, part));
+        }
         self.remote.cipher.seal_in_place(&mut buffer);
         let meta = FileMeta {
             file_name: format!("{:016x}-{index:08x}", body.ino),
@@ -392,8 +437,11 @@ impl Vfs {
         };
         let Stored { token, mark } =
             self.store_marked(&meta, Payload::Bytes(buffer.into_bytes())).await?;
-        let part = Sent { token, generation: snapshot.generation, len, holes };
-        self.record_sent(body.ino, index, &part, &mark)?;
+        if let Some(shared) = &mut shared {
+            **shared = Some(token.clone());
+        }
+        let part = Sent { token, generation, len, holes };
+        self.record_sent(body.ino, index, &part, Some(&mark))?;
         Ok((index, part))
     }
 
@@ -434,13 +482,16 @@ impl Vfs {
                 (_, None) => {}
             }
         }
+        let used: HashSet<_> = parts.iter().collect();
+        replaced.retain(|token| !used.contains(token));
         let manifest = Manifest::new(snapshot.size, part_size, parts.clone());
         let sealed = self.remote.cipher.seal(&manifest.to_bytes());
         let payload = Payload::Bytes(sealed.into());
         let Stored { token, mark } = self.store_visible(body.ino, snapshot.size, payload).await?;
         self.record_parts(&token, &parts)?;
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let version = Version::Parts { manifest: token, part_size, count };
+        let family = base.version.family().unwrap_or(body.ino);
+        let version = Version::Parts { manifest: token, part_size, count, family };
         // A staged chunk that is exactly one part becomes the cache's by a rename.
         let own = sent.iter().filter(|_| part_size == CHUNK);
         let own = own.filter_map(|(i, s)| Some((u32::try_from(*i).ok()?, s.clone()))).collect();
@@ -497,6 +548,17 @@ impl Vfs {
             txn.commit()?;
         }
         Ok(())
+    }
+}
+
+/// Whether a whole part is one hole.
+fn is_zeros(holes: &[Hole], index: u64, part_size: u64) -> bool {
+    holes == [(index * part_size, part_size)]
+}
+
+impl Sent {
+    fn is_zeros(&self, index: u64, part_size: u64) -> bool {
+        is_zeros(&self.holes, index, part_size)
     }
 }
 

@@ -37,6 +37,8 @@ const COMPUTED: [&[u8]; 6] = [
 /// A file's SELinux label.
 const LABEL: &[u8] = b"security.selinux";
 
+const SET_GROUP_ID: u16 = 0o2000;
+
 /// Longest name and largest value, as Linux has it (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX`).
 const NAME_LIMIT: usize = 255;
 const VALUE_LIMIT: usize = 65_536;
@@ -45,6 +47,7 @@ impl Vfs {
     /// The value of an attribute.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> VfsResult<Vec<u8>> {
         let inode = self.tree.inode(ino)?;
+        check_name(name)?;
         let value = match name.starts_with(OWN) {
             true => self.own_xattr(&inode, name)?,
             false => inode.xattr(name).cloned(),
@@ -57,12 +60,13 @@ impl Vfs {
         })
     }
 
-    /// Names of all attributes. The computed ones are not listed: `rsync -X` and `cp -a`
+    /// Names of all attributes; trusted ones for root only. The computed ones are not listed: `rsync -X` and `cp -a`
     /// would try to set them elsewhere.
-    pub fn listxattr(&self, ino: Ino) -> VfsResult<Vec<Vec<u8>>> {
+    pub fn listxattr(&self, caller: &Caller, ino: Ino) -> VfsResult<Vec<Vec<u8>>> {
         let inode = self.tree.inode(ino)?;
+        let shown = |name: &[u8]| caller.uid == 0 || !name.starts_with(b"trusted.");
         let kept = inode.xattrs.iter().filter(|(_, (_, value))| value.is_some());
-        Ok(kept.map(|(name, _)| name.clone()).collect())
+        Ok(kept.map(|(name, _)| name.clone()).filter(|name| shown(name)).collect())
     }
 
     fn own_xattr(&self, inode: &Inode, name: &[u8]) -> VfsResult<Option<Vec<u8>>> {
@@ -121,7 +125,7 @@ impl Vfs {
     /// Sets an attribute.
     pub fn setxattr(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         ino: Ino,
         name: &[u8],
         value: &[u8],
@@ -140,14 +144,15 @@ impl Vfs {
             _ => {}
         }
         if name == acl::ACCESS || name == acl::DEFAULT {
-            return self.set_acl(&inode, name, value);
+            return self.set_acl(caller, &inode, name, value);
         }
         self.tree.set_xattr(ino, name, Some(value.to_vec()))?;
         self.after_xattr(ino, name)
     }
 
     /// Sets an access control list, and the permission bits that it stands for.
-    fn set_acl(&self, inode: &Inode, name: &[u8], value: &[u8]) -> VfsResult<()> {
+    /// Like `chmod`, that takes the set-group-id bit from an owner outside the group.
+    fn set_acl(&self, caller: &Caller, inode: &Inode, name: &[u8], value: &[u8]) -> VfsResult<()> {
         let what = || String::from_utf8_lossy(name).into_owned();
         if inode.kind == Kind::Symlink || (name == acl::DEFAULT && !inode.is_dir()) {
             return Err(VfsError::Unsupported { what: what() });
@@ -155,10 +160,14 @@ impl Vfs {
         let Some(list) = Acl::parse(value) else {
             return Err(VfsError::Invalid { what: what(), why: "not an access control list" });
         };
+        let in_group = caller.uid == 0 || caller.is_in(inode.attrs.gid);
         self.tree.set_attrs(inode.ino, |inode, _| {
             let mut kept = Some(list.to_bytes());
             if name == acl::ACCESS {
                 inode.attrs.perm = list.perm(inode.attrs.perm);
+                if !in_group {
+                    inode.attrs.perm &= !SET_GROUP_ID;
+                }
                 kept = kept.filter(|_| !list.is_minimal());
             }
             if kept.is_some() || inode.xattr(name).is_some() {
@@ -174,6 +183,9 @@ impl Vfs {
         self.refuse_if_read_only(name)?;
         self.check_writable(name)?;
         if self.tree.inode(ino)?.xattr(name).is_none() {
+            if name == acl::ACCESS || name == acl::DEFAULT {
+                return Ok(()); // nothing beyond the permission bits: as it is asked for
+            }
             return Err(VfsError::NoAttr { what: String::from_utf8_lossy(name).into_owned() });
         }
         // Removing a risk attribute restores the folder's default.
@@ -187,9 +199,7 @@ impl Vfs {
 
     fn check_writable(&self, name: &[u8]) -> VfsResult<()> {
         let what = || String::from_utf8_lossy(name).into_owned();
-        if name.starts_with(b"system.") && name != acl::ACCESS && name != acl::DEFAULT {
-            return Err(VfsError::Unsupported { what: what() });
-        }
+        check_name(name)?;
         let risk = RISK.contains(&name) || name == EXTENSION;
         if COMPUTED.contains(&name) || (name.starts_with(OWN) && !risk) {
             return Err(VfsError::NotPermitted { what: what() });
@@ -209,6 +219,31 @@ impl Vfs {
         let Some(link) = self.tree.links_of(ino)?.into_iter().next() else { return Ok(None) };
         Ok(self.tree.inode(link.parent)?.xattr(name).cloned())
     }
+}
+
+impl Caller {
+    /// Whether the process is in a group. A FUSE request names its first group only.
+    fn is_in(&self, gid: u32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid));
+        let status = status.unwrap_or_default();
+        let others = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+        let mut others = others.unwrap_or_default().split_whitespace();
+        self.gid == gid || others.any(|group| group.parse() == Ok(gid))
+    }
+}
+
+/// Refuses names outside of the namespaces that Linux knows, as other file systems do.
+fn check_name(name: &[u8]) -> VfsResult<()> {
+    let what = || String::from_utf8_lossy(name).into_owned();
+    let spaces: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+    if spaces.contains(&name) {
+        return Err(VfsError::Invalid { what: what(), why: "a name has to follow" });
+    }
+    let known = spaces.iter().any(|space| name.starts_with(space));
+    if known || name == acl::ACCESS || name == acl::DEFAULT {
+        return Ok(());
+    }
+    Err(VfsError::Unsupported { what: what() })
 }
 
 /// The risk attributes that a new file or folder below `dir` starts with.
