@@ -30,14 +30,16 @@ pub(crate) fn remove(path: &Path, name: &str) -> io::Result<()> {
     Ok(lremovexattr(path, name)?)
 }
 
-/// The user's own attributes, sorted: the drive's `user.privicore.*` are left out.
+/// Attributes, sorted: the drive's `user.privicore.*` are left out, and what a security
+/// module of the machine adds by itself.
 pub(crate) fn list(path: &Path) -> io::Result<Vec<String>> {
     let mut list = vec![0; LARGEST];
     let length = llistxattr(path, &mut list[..])?;
     let mut found: Vec<_> = list[..length]
         .split(|byte| *byte == 0)
         .map(|name| String::from_utf8_lossy(name).into_owned())
-        .filter(|name| name.starts_with("user.") && !name.starts_with("user.privicore."))
+        .filter(|name| !name.is_empty() && name != "security.selinux")
+        .filter(|name| !name.starts_with("user.privicore."))
         .collect();
     found.sort();
     Ok(found)

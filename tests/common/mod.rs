@@ -17,11 +17,13 @@
     reason = "a harness reports a broken test environment by panicking"
 )]
 
+pub(crate) mod acting;
 pub(crate) mod attributes;
 pub(crate) mod content;
 pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod lab;
+pub(crate) mod locks;
 pub(crate) mod machine;
 pub(crate) mod mapping;
 pub(crate) mod process;

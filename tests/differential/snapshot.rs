@@ -1,23 +1,32 @@
 //! A whole tree in memory, to compare two of them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use crate::common::attributes;
 use crate::ops::SET_BEFORE;
+use crate::ops::tree::entries;
 
 /// What must agree about one name.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
     mode: u32,
     owner: (u32, u32),
+    device: u64,
     /// The first name, in order, of the same file.
-    same_as: String,
+    same_as: PathBuf,
+    /// How many names it has; 0 for folders, where it is a filesystem's own.
+    links: u64,
     /// When it was set by somebody; `None` when a change made it, which happens at
     /// different moments in two worlds.
     modified: Option<(i64, i64)>,
+    /// When it was set by somebody and nobody has read it since; `None` otherwise. A local
+    /// folder moves it when it is read and the drive does not, so it is compared only
+    /// where the local folder has it.
+    accessed: Option<(i64, i64)>,
     content: Content,
     attributes: Vec<(String, Vec<u8>)>,
 }
@@ -25,8 +34,10 @@ struct Entry {
 #[derive(PartialEq, Eq)]
 enum Content {
     File(Vec<u8>),
-    Link(String),
+    Link(PathBuf),
     Folder,
+    /// A pipe, a socket or a device: nobody opens it.
+    Special,
 }
 
 impl std::fmt::Debug for Content {
@@ -36,22 +47,28 @@ impl std::fmt::Debug for Content {
             Self::File(bytes) => write!(f, "{} bytes", bytes.len()),
             Self::Link(target) => write!(f, "link to {target:?}"),
             Self::Folder => write!(f, "folder"),
+            Self::Special => write!(f, "special"),
         }
     }
 }
 
-type Tree = BTreeMap<String, Entry>;
+type Tree = BTreeMap<PathBuf, Entry>;
 
 /// Panics with the first name that differs between two trees.
 #[track_caller]
 pub(crate) fn assert_same(local: &Path, drive: &Path, seed: u64, recent: &[String]) {
-    let (expected, found) = (snapshot(local), snapshot(drive));
+    let (expected, mut found) = (snapshot(local), snapshot(drive));
+    for (name, entry) in &mut found {
+        if expected.get(name).is_some_and(|local| local.accessed.is_none()) {
+            entry.accessed = None;
+        }
+    }
     if expected == found {
         return;
     }
     let names = expected.keys().chain(found.keys());
     let differs = names.into_iter().find(|name| expected.get(*name) != found.get(*name));
-    let name = differs.map_or("", String::as_str);
+    let name = differs.map_or(Path::new(""), PathBuf::as_path);
     let (expected, found) = (expected.get(name), found.get(name));
     panic!(
         "seed {seed}: {name:?} is {found:?}, and should be {expected:?}{}, after:\n{}",
@@ -81,45 +98,63 @@ fn first_difference(expected: Option<&Entry>, found: Option<&Entry>) -> String {
 fn snapshot(root: &Path) -> Tree {
     let mut tree = Tree::new();
     let mut first_names = HashMap::new();
-    add(root, "", &mut tree, &mut first_names);
+    add(root, Path::new(""), &mut tree, &mut first_names);
     tree
 }
 
-fn add(root: &Path, folder: &str, tree: &mut Tree, first_names: &mut HashMap<u64, String>) {
-    let mut names: Vec<_> = fs::read_dir(root.join(folder))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    for name in names {
-        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+fn add(root: &Path, folder: &Path, tree: &mut Tree, first_names: &mut HashMap<u64, PathBuf>) {
+    for (name, _) in entries(&root.join(folder)) {
+        let path = folder.join(name);
         let full = root.join(&path);
         let status = fs::symlink_metadata(&full).unwrap();
-        let content = if status.is_dir() {
-            Content::Folder
-        } else if status.is_symlink() {
-            Content::Link(fs::read_link(&full).unwrap().to_string_lossy().into_owned())
-        } else {
-            Content::File(fs::read(&full).unwrap())
-        };
-        let listed = attributes::list(&full).unwrap();
-        let attributes = listed.into_iter().map(|name| {
-            let value = attributes::get(&full, &name).unwrap();
-            (name, value)
-        });
-        let set = status.mtime() < SET_BEFORE;
-        let entry = Entry {
-            mode: status.mode(),
-            owner: (status.uid(), status.gid()),
-            same_as: first_names.entry(status.ino()).or_insert_with(|| path.clone()).clone(),
-            modified: set.then_some((status.mtime(), status.mtime_nsec())),
-            content,
-            attributes: attributes.collect(),
-        };
+        let first_name = first_names.entry(status.ino()).or_insert_with(|| path.clone()).clone();
+        let entry = entry(&full, &status, first_name);
         let is_folder = entry.content == Content::Folder;
         tree.insert(path.clone(), entry);
         if is_folder {
             add(root, &path, tree, first_names);
         }
     }
+}
+
+fn entry(path: &Path, status: &fs::Metadata, same_as: PathBuf) -> Entry {
+    let listed = attributes::list(path).unwrap();
+    let attributes = listed.into_iter().map(|name| {
+        let value = attributes::get(path, &name).unwrap();
+        (name, value)
+    });
+    Entry {
+        mode: status.mode(),
+        owner: (status.uid(), status.gid()),
+        device: status.rdev(),
+        same_as,
+        links: if status.is_dir() { 0 } else { status.nlink() },
+        modified: set(status.mtime(), status.mtime_nsec()),
+        accessed: set(status.atime(), status.atime_nsec()),
+        content: content(path, status),
+        attributes: attributes.collect(),
+    }
+}
+
+/// A time that somebody set.
+fn set(seconds: i64, nanoseconds: i64) -> Option<(i64, i64)> {
+    (seconds < SET_BEFORE).then_some((seconds, nanoseconds))
+}
+
+fn content(path: &Path, status: &fs::Metadata) -> Content {
+    if status.is_dir() {
+        return Content::Folder;
+    }
+    if status.is_symlink() {
+        return Content::Link(fs::read_link(path).unwrap());
+    }
+    if !status.is_file() {
+        return Content::Special;
+    }
+    // To look is not to read: the access time stays.
+    let flags = libc::O_NOATIME | libc::O_CLOEXEC;
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).unwrap();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    Content::File(bytes)
 }
