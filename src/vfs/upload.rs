@@ -361,8 +361,10 @@ impl Vfs {
         sent: &mut BTreeMap<u64, Sent>,
         partial: bool,
     ) -> VfsResult<()> {
-        let finished = |index: &u64| !partial || (index + 1) * part_size < body.state.read().size;
-        let todo: Vec<_> = todo.into_iter().filter(finished).collect();
+        // A part that has changed again since it was sent early may well go on changing.
+        let size = body.state.read().size;
+        let finished = |index: &u64| (index + 1) * part_size < size && !sent.contains_key(index);
+        let todo: Vec<_> = todo.into_iter().filter(|index| !partial || finished(index)).collect();
         let zeros = sent.iter().find(|(index, part)| part.is_zeros(**index, part_size));
         let zeros = ZeroPart::new(zeros.map(|(_, part)| part.token.clone()));
         let family = body.state.read().base.version.family().unwrap_or(body.ino);

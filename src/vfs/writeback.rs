@@ -27,6 +27,9 @@ pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// A file that is written all the time is uploaded this often.
 const DIRTY_MAX: Duration = Duration::from_secs(30);
 
+/// Parts that are finished within this go together.
+const EARLY: Duration = Duration::from_millis(200);
+
 /// First and longest wait before a failed upload is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -98,6 +101,15 @@ impl Queue {
         table.set(ino, Waiting { due: Instant::now() + delay, bytes, attempts });
         drop(table);
         self.changed.notify_one();
+    }
+
+    /// Queues a file, due after `delay` or when it was due already.
+    fn set_by(&self, ino: Ino, bytes: u64, delay: Duration) {
+        let latest = Instant::now() + delay;
+        let due = self.table.lock().files.get(&ino).map(|waiting| waiting.due);
+        if due.is_none_or(|due| due > latest) {
+            self.set(ino, bytes, delay);
+        }
     }
 
     /// Takes a file out for good.
@@ -200,7 +212,7 @@ impl Vfs {
     pub(super) fn queue_early(&self, ino: Ino) {
         if let Some(body) = self.find_body(ino) {
             let size = body.state.read().size;
-            self.queue.set(ino, size, Duration::ZERO);
+            self.queue.set_by(ino, size, EARLY);
         }
     }
 
