@@ -19,7 +19,11 @@ use super::segment::Paths;
 use super::tree::{CatalogResult, Tree};
 use super::txn::{Stale, Txn};
 use crate::crypto::OVERHEAD;
+use crate::db::Space;
 use crate::store::{ListFilter, Token, TokenRecord};
+
+/// Pages of a short listing.
+const SHORT: u32 = 2;
 
 /// Who owns what other clients made.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +46,8 @@ pub struct Discovered {
     pub added: u64,
     /// Files whose token is gone.
     pub removed: u64,
+    /// Changes of other clients that the catalog took over, and that are to be published.
+    pub adopted: u64,
     /// What caches must forget.
     pub stale: Vec<Stale>,
 }
@@ -102,6 +108,12 @@ impl Remote {
         Ok(())
     }
 
+    /// Whether a whole listing costs hardly more than a look for what is new.
+    pub fn is_short(&self) -> Result<bool, RemoteError> {
+        let pages: Option<u32> = self.tree.db().load(&keys::meta("listed-pages"))?;
+        Ok(pages.is_none_or(|pages| pages <= SHORT))
+    }
+
     fn note_listed(&self, pages: u32) -> Result<(), RemoteError> {
         let mut batch = self.tree.db().batch();
         batch.store(&keys::meta("listed-pages"), &pages);
@@ -115,9 +127,13 @@ impl Remote {
             let got = self.store.list(&ListFilter::default(), page).await?;
             let before = listed.len();
             for record in &got.records {
-                if listed.insert(self.tree.token_tag(&record.token)) && self.is_foreign(record)? {
+                if !listed.insert(self.tree.token_tag(&record.token)) {
+                    continue;
+                }
+                if self.is_foreign(record)? {
                     self.show(record, owner, found)?;
                 }
+                self.compare_risk(record, found)?;
             }
             if !got.more || listed.len() == before {
                 self.note_listed(page)?;
@@ -155,11 +171,62 @@ impl Remote {
             holes: Vec::new(),
             seen: Vec::new(),
         };
+        if let Some(risk) = &record.risk {
+            inode.set_risk(risk);
+            inode.local.risk_seen = Some((risk.clone(), risk.clone()));
+        }
         txn.put_inode(inode);
         let name = file_name(record);
         attach_shadow(&mut txn, number, Kind::File, parent, name, stamp)?;
         found.stale.extend(txn.commit()?);
         found.added += 1;
+        Ok(())
+    }
+
+    /// Takes over risk meta that another client has set at the service, where the listing
+    /// tells. What has changed here meanwhile, or is still to be sent, is newer. It must be
+    /// seen in two listings: the first may be older than what this machine has sent, and
+    /// before the second other machines of this key have told what they have set.
+    fn compare_risk(
+        &self,
+        record: &TokenRecord,
+        found: &mut Discovered,
+    ) -> Result<(), RemoteError> {
+        let Some(there) = &record.risk else { return Ok(()) };
+        let tag = self.tree.token_tag(&record.token);
+        let known = self.tree.db().load::<Ino>(&keys::token(&tag))?;
+        let ino = known.unwrap_or_else(|| file_number(&self.tree, &record.token));
+        let is_stale = |inode: &Inode| {
+            let seen = inode.local.risk_seen.as_ref();
+            inode.content.version.token() == Some(&record.token)
+                && seen.is_none_or(|(before, _)| before != there)
+        };
+        let stale = self.tree.find_inode(ino)?.is_some_and(|inode| is_stale(&inode));
+        let before = match stale {
+            true => self.tree.risk_seen.lock().insert(tag, there.clone()),
+            false => self.tree.risk_seen.lock().remove(&tag),
+        };
+        if !stale || before.as_ref() != Some(there) {
+            return Ok(());
+        }
+        self.tree.risk_seen.lock().remove(&tag);
+        let mut txn = self.tree.begin();
+        let Some(mut inode) = txn.find_inode(ino)?.filter(is_stale) else { return Ok(()) };
+        let here = inode.risk();
+        let untouched = inode.local.risk_seen.as_ref().is_some_and(|(_, then)| *then == here);
+        let unsent = self.tree.db().contains(Space::Meta, &keys::align(ino))?;
+        if untouched && !unsent && inode.local.nlink > 0 {
+            if inode.local.foreign {
+                inode.set_risk(there);
+            } else {
+                txn.touch_inode(&mut inode)?;
+                inode.set_risk(there);
+                found.adopted += 1;
+            }
+        }
+        inode.local.risk_seen = Some((there.clone(), inode.risk()));
+        txn.put_inode(inode);
+        txn.commit()?;
         Ok(())
     }
 

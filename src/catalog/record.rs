@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hlc::Stamp;
 use crate::content::cleared::Cleared;
-use crate::store::Token;
+use crate::store::{RiskMeta, Token};
 
 /// Inode number; stable for a file's whole life, on every machine. The root is 1.
 pub type Ino = u64;
@@ -165,6 +165,13 @@ impl Content {
     }
 }
 
+/// The attributes of security-risk meta (design section 4).
+pub const RISK: [&[u8]; 3] = [
+    b"user.privicore.risk.classification",
+    b"user.privicore.risk.label",
+    b"user.privicore.risk.handling",
+];
+
 /// How content that waits for the vault is kept on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirtyKind {
@@ -234,6 +241,9 @@ pub struct Local {
     pub gone: bool,
     /// File name and context under which the service knows the token.
     pub known_as: Option<(String, String)>,
+    /// The risk meta that the service was last seen to have, and the file's own then: what
+    /// has changed since says who changed it.
+    pub risk_seen: Option<(RiskMeta, RiskMeta)>,
 }
 
 impl Inode {
@@ -242,6 +252,27 @@ impl Inode {
     pub fn families(&self) -> impl Iterator<Item = Ino> + '_ {
         let begun_on = self.local.dirty.as_ref().map(|dirty| &dirty.base.version);
         [Some(&self.content.version), begun_on].into_iter().flatten().filter_map(Version::family)
+    }
+
+    /// The risk meta that the attributes ask for: an unset one is empty, as the call
+    /// requires all three (protocol C.4.6).
+    pub fn risk(&self) -> RiskMeta {
+        let [classification, label, handling] = RISK.map(|name| {
+            let value = self.xattr(name).map(|value| String::from_utf8_lossy(value).into_owned());
+            value.unwrap_or_default()
+        });
+        RiskMeta { classification, label, handling }
+    }
+
+    /// Takes over the risk meta that another client has set.
+    pub fn set_risk(&mut self, risk: &RiskMeta) {
+        let RiskMeta { classification, label, handling } = risk;
+        for (name, value) in RISK.into_iter().zip([classification, label, handling]) {
+            let value = (!value.is_empty()).then(|| value.clone().into_bytes());
+            if value.as_ref() != self.xattr(name) {
+                self.set_xattr(name, value);
+            }
+        }
     }
 
     /// Bytes of the file as this machine sees it.

@@ -2,6 +2,7 @@
 //!
 //! Every operation is one [`Txn`] under one lock: short, never across the network.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use super::writer::Writer;
 use crate::crypto::LocalKeys;
 use crate::db::{Db, DbError, DbResult, Space};
 use crate::env::Env;
-use crate::store::Token;
+use crate::store::{RiskMeta, Token};
 
 /// Decoded inodes kept in memory: about 400 bytes each, so 16 MiB at most.
 const INODE_CACHE: usize = 40_000;
@@ -108,6 +109,8 @@ pub struct Tree {
     pub(super) cache: Mutex<LruCache<Ino, Arc<Inode>>>,
     /// Taken after `lock`, for a few instructions.
     pub(super) outbox: Mutex<Outbox>,
+    /// By token tag: risk meta that one listing has shown to be changed by others.
+    pub(super) risk_seen: Mutex<HashMap<[u8; 16], RiskMeta>>,
 }
 
 impl std::fmt::Debug for Tree {
@@ -134,7 +137,7 @@ impl Tree {
             Ok(outbox.len().is_some())
         })?;
         let (lock, cache, outbox) = (Mutex::new(writer), Mutex::new(cache), Mutex::new(outbox));
-        let tree = Self { db, keys, env, lock, cache, outbox };
+        let tree = Self { db, keys, env, lock, cache, outbox, risk_seen: Mutex::default() };
         if fresh {
             tree.make_root(uid, gid)?;
         }

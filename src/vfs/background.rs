@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::error::{VfsError, VfsResult};
 use super::upload::PENDING;
-use super::xattrs::{EXTENSION, risk_of};
+use super::xattrs::EXTENSION;
 use super::{Ino, Kind, Vfs};
 use crate::catalog::discover::{Discovered, Owner};
 use crate::catalog::follow::Followed;
@@ -33,6 +33,9 @@ const LOOK_SETTLE: Duration = Duration::from_millis(500);
 /// many times what the last one took: half a per cent of the time. In between, only what
 /// is new is looked for.
 const WHOLE_LISTING: u32 = 200;
+
+/// Renames and new risk meta come in bursts: the service hears of all of one at once.
+const ALIGN_SETTLE: Duration = Duration::from_secs(2);
 
 /// How often due deletions and alignments are seen to.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
@@ -113,7 +116,8 @@ impl Vfs {
             }
             tokio::time::sleep(LOOK_SETTLE).await;
             let started = Instant::now();
-            let whole = next_whole.is_none_or(|at| at <= started);
+            let whole = next_whole.is_none_or(|at| at <= started)
+                || self.remote.is_short().unwrap_or_default();
             let looked = async {
                 self.look().await?;
                 self.look_for_files(whole).await
@@ -156,6 +160,9 @@ impl Vfs {
             tracing::info!(found.added, found.removed, "files of other clients");
         }
         self.announce(found.stale);
+        if found.adopted > 0 {
+            self.want_publish();
+        }
         Ok(result?)
     }
 
@@ -188,7 +195,10 @@ impl Vfs {
     async fn run_housekeeping(self: Arc<Self>) {
         loop {
             self.clone().tidy().await;
-            tokio::time::sleep(HOUSEKEEPING).await;
+            let wanted = self.align_wanted.notified();
+            if tokio::time::timeout(HOUSEKEEPING, wanted).await.is_ok() {
+                tokio::time::sleep(ALIGN_SETTLE).await;
+            }
         }
     }
 
@@ -352,7 +362,9 @@ impl Vfs {
     pub(super) fn want_alignment(&self, ino: Ino) -> VfsResult<()> {
         let mut batch = self.tree.db().batch();
         batch.put(Space::Meta, &keys::align(ino), &encode(&()));
-        Ok(batch.commit()?)
+        batch.commit()?;
+        self.align_wanted.notify_one();
+        Ok(())
     }
 
     /// Brings names and risk meta at the service in line with the tree.
@@ -389,13 +401,15 @@ impl Vfs {
         }
         let Some(token) = inode.content.version.token() else { return Ok(()) };
         let what = |e| VfsError::from_store(self.name_of(ino), &e);
-        if let Some(risk) = risk_of(&inode) {
+        let risk = inode.risk();
+        let seen = inode.local.risk_seen.as_ref().map(|(there, _)| there.clone());
+        if risk != seen.unwrap_or_default() {
             self.remote.store.set_risk(token, &risk).await.map_err(what)?;
         }
         let (file_name, context) = self.meta_names(&inode);
-        let names = Some((file_name.clone(), context.clone()));
-        if inode.local.known_as == names && inode.xattr(EXTENSION).is_none() {
-            return Ok(());
+        let mut names = (file_name.clone(), context.clone());
+        if inode.local.known_as.as_ref() == Some(&names) && inode.xattr(EXTENSION).is_none() {
+            return self.note_known_as(ino, names, risk);
         }
         let extension = match inode.xattr(EXTENSION) {
             Some(set) => String::from_utf8_lossy(set).into_owned(),
@@ -405,16 +419,13 @@ impl Vfs {
         let meta = FileMeta { file_name, extension, context, path: "/".into(), size };
         match self.remote.store.update_meta(token, &meta).await {
             Ok(()) => {}
-            Err(e) if e.kind == StoreErrorKind::Unsupported => return Ok(()),
             Err(e) if e.kind == StoreErrorKind::NotFound => return Ok(()),
+            // They stay as they are there; asking again would not help.
+            Err(e) if e.kind == StoreErrorKind::Unsupported => {
+                names = inode.local.known_as.clone().unwrap_or(names);
+            }
             Err(e) => return Err(what(e)),
         }
-        let mut txn = self.tree.begin();
-        if let Some(mut inode) = txn.find_inode(ino)? {
-            inode.local.known_as = names;
-            txn.put_inode(inode);
-            txn.commit()?;
-        }
-        Ok(())
+        self.note_known_as(ino, names, risk)
     }
 }

@@ -144,6 +144,7 @@ pub struct Vfs {
     /// One round of housekeeping at a time.
     tidying: tokio::sync::Mutex<()>,
     publish_wanted: Notify,
+    align_wanted: Notify,
     look_wanted: Notify,
     runtime: OnceLock<Runtime>,
     invalidate: OnceLock<Invalidate>,
@@ -219,6 +220,7 @@ impl Vfs {
             publishing: tokio::sync::Mutex::new(()),
             tidying: tokio::sync::Mutex::new(()),
             publish_wanted: Notify::new(),
+            align_wanted: Notify::new(),
             look_wanted: Notify::new(),
             runtime: OnceLock::new(),
             invalidate: OnceLock::new(),

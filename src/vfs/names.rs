@@ -155,12 +155,14 @@ impl Vfs {
         let (from, to) = ((parent, name), (new_parent, new_name));
         if mode == RenameMode::Exchange {
             self.tree.exchange(from, to)?;
+            self.align_wanted.notify_one();
             self.want_publish();
             return Ok(());
         }
         let replace = mode == RenameMode::Replace;
         let unwanted = self.is_local_name(new_name);
         let removed = self.tree.rename(from, to, replace, unwanted)?;
+        self.align_wanted.notify_one();
         if self.is_local_name(name) && !unwanted {
             self.queue_if_dirty(new_parent, new_name);
         }

@@ -22,7 +22,7 @@ use super::commit::{Sent, Snapshot};
 use super::error::{VfsError, VfsResult};
 use super::status::LiveMark;
 use super::writeback::QUIET;
-use super::xattrs::{EXTENSION, risk_of};
+use super::xattrs::EXTENSION;
 use super::{Ino, Vfs};
 use crate::catalog::record::truncate_utf8;
 use crate::catalog::{Content, Inode, Version, keys};
@@ -32,7 +32,7 @@ use crate::content::buffers::Buffer;
 use crate::content::holes::{self, Hole};
 use crate::content::manifest::{Manifest, part_count, part_len};
 use crate::crypto::{IV_LEN, TAG_LEN, sealed_len};
-use crate::store::{FileMeta, OpenStream, Payload, Token};
+use crate::store::{FileMeta, OpenStream, Payload, RiskMeta, Token};
 
 /// Recorded owner of a token that nothing names yet.
 pub(super) const PENDING: u64 = u64::MAX;
@@ -212,13 +212,14 @@ impl Vfs {
         };
         let meta = FileMeta { file_name, extension, context, path: "/".into(), size };
         let stored = self.store_marked(&meta, sealed).await.map_err(|e| self.blame_put(ino, e))?;
-        self.note_known_as(ino, meta.file_name, meta.context)?;
-        if let Some(risk) = risk_of(&inode)
+        let risk = inode.risk();
+        if risk != RiskMeta::default()
             && let Err(error) = self.remote.store.set_risk(&stored.token, &risk).await
         {
             tracing::warn!(%error, "risk meta could not be set with the upload; trying again later");
             self.want_alignment(ino)?;
         }
+        self.note_known_as(ino, (meta.file_name, meta.context), risk)?;
         Ok(stored)
     }
 
@@ -542,10 +543,17 @@ impl Vfs {
         format!("{}~{mark}", lossy(truncate_utf8(context, META_LIMIT - 17)))
     }
 
-    fn note_known_as(&self, ino: Ino, file_name: String, context: String) -> VfsResult<()> {
+    /// Notes under which names, and with which risk meta, the service has a file now.
+    pub(super) fn note_known_as(
+        &self,
+        ino: Ino,
+        names: (String, String),
+        risk: RiskMeta,
+    ) -> VfsResult<()> {
         let mut txn = self.tree.begin();
         if let Some(mut inode) = txn.find_inode(ino)? {
-            inode.local.known_as = Some((file_name, context));
+            inode.local.known_as = Some(names);
+            inode.local.risk_seen = Some((risk.clone(), risk));
             txn.put_inode(inode);
             txn.commit()?;
         }

@@ -9,17 +9,10 @@ use super::acl::{self, Acl};
 use super::error::{VfsError, VfsResult};
 use super::{Caller, Ino, Kind, Vfs, XattrMode};
 use crate::catalog::Inode;
-use crate::store::RiskMeta;
+use crate::catalog::record::RISK;
 
 /// Prefix of the drive's own attributes.
 const OWN: &[u8] = b"user.privicore.";
-
-/// Writable attributes of security-risk meta.
-pub(super) const RISK: [&[u8]; 3] = [
-    b"user.privicore.risk.classification",
-    b"user.privicore.risk.label",
-    b"user.privicore.risk.handling",
-];
 
 /// The writable file extension.
 pub(super) const EXTENSION: &[u8] = b"user.privicore.extension";
@@ -250,19 +243,4 @@ fn check_name(name: &[u8]) -> VfsResult<()> {
 pub(super) fn inherited_risk(dir: &Inode) -> Vec<(Vec<u8>, Vec<u8>)> {
     let set = |name: &[u8]| dir.xattr(name).map(|value| (name.to_vec(), value.clone()));
     RISK.into_iter().filter_map(set).collect()
-}
-
-/// The risk meta that an inode's attributes ask for; `None` if none is set.
-pub(super) fn risk_of(inode: &Inode) -> Option<RiskMeta> {
-    let [classification, label, handling] =
-        RISK.map(|name| inode.xattr(name).map(|value| String::from_utf8_lossy(value).into_owned()));
-    if classification.is_none() && label.is_none() && handling.is_none() {
-        return None;
-    }
-    // All three are required by the call (protocol C.4.6): an unset one is sent empty.
-    Some(RiskMeta {
-        classification: classification.unwrap_or_default(),
-        label: label.unwrap_or_default(),
-        handling: handling.unwrap_or_default(),
-    })
 }

@@ -162,6 +162,20 @@ impl Engine {
         self.command("/public-key/register-public-key", Some(&token), &[("publicKey", PUBLIC_KEY)]);
     }
 
+    /// Sets the risk meta of a token, as another client would.
+    pub(crate) fn set_risk(&self, login: &Login, token: &str, risk: [&str; 3]) {
+        let session = self.authenticate(login);
+        let [classification, label, handling] = risk;
+        let fields = [
+            ("token", token),
+            ("classification", classification),
+            ("label", label),
+            ("handling", handling),
+        ];
+        let path = "/data-token/configure-information-security-risk-meta";
+        self.command(path, Some(&session), &fields);
+    }
+
     fn authenticate(&self, login: &Login) -> String {
         let fields = [("username", login.username.as_str()), ("password", login.password.as_str())];
         let reply = self.post("/profile/authenticate", None, &fields);
