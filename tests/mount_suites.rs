@@ -121,6 +121,9 @@ fn operations() -> u64 {
     from_environment("PRIVICOREFS_FSX_OPS").unwrap_or(5_000)
 }
 
+/// A long course overwrites far more than a disk holds: nothing is kept in the trash.
+const NO_TRASH: [&str; 2] = ["--trash-days", "0"];
+
 /// A world for a long course: a machine that is busy makes forty operations a second.
 fn lab_for_fsx() -> Lab {
     Lab::with_deadline(&[], Duration::from_secs(600 + operations() / 40))
@@ -177,7 +180,7 @@ fn equal_elsewhere(lab: &Lab, mut machine: Machine, names: &[&str]) {
 #[test]
 fn fsx_on_one_file() {
     let lab = lab_for_fsx();
-    let machine = lab.mounted("a");
+    let machine = lab.mounted_with("a", &NO_TRASH);
     finish(&lab, "one", course(&lab, &machine, "one", seed(), operations()));
     equal_elsewhere(&lab, machine, &["one"]);
 }
@@ -185,7 +188,7 @@ fn fsx_on_one_file() {
 #[test]
 fn fsx_on_four_files_at_once() {
     let lab = lab_for_fsx();
-    let machine = lab.mounted("a");
+    let machine = lab.mounted_with("a", &NO_TRASH);
     let (seed, names) = (seed(), ["one", "two", "three", "four"]);
     let numbered = names.iter().zip(0..);
     let running: Vec<_> = numbered
@@ -201,7 +204,10 @@ fn fsx_on_four_files_at_once() {
 #[test]
 fn fsx_across_parts() {
     let lab = lab_for_fsx();
-    let machine = lab.mounted_with("a", &["--split-above", "32KiB", "--part-size", "16KiB"]);
+    let machine = lab.mounted_with(
+        "a",
+        &["--split-above", "32KiB", "--part-size", "16KiB", "--trash-days", "0"],
+    );
     finish(&lab, "split", course(&lab, &machine, "split", seed(), operations()));
     equal_elsewhere(&lab, machine, &["split"]);
 }
@@ -211,7 +217,7 @@ fn fsx_across_parts() {
 #[test]
 fn fsx_with_remounts_without_a_cache() {
     let lab = lab_for_fsx();
-    let mut machine = lab.mounted("a");
+    let mut machine = lab.mounted_with("a", &NO_TRASH);
     let seed = seed();
     let each = (operations() / 4).clamp(1, 10_000);
     for round in 0..operations() / each {

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
 use super::error::{VfsError, VfsResult};
@@ -44,7 +45,14 @@ const HOUSEKEEPING: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_secs(1);
 
 /// Deletions per round: the rest waits for the next.
-const DELETIONS: usize = 1_000;
+const DELETIONS: usize = 20_000;
+
+/// Deletions under way at once.
+const DELETIONS_AT_ONCE: usize = 8;
+
+/// How often, and how far apart, a round of deletions looks whether all is published.
+const DRAIN_LOOKS: u32 = 40;
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Files brought in line per round.
 const ALIGNMENTS: usize = 1_000;
@@ -219,10 +227,11 @@ impl Vfs {
 
     /// Deletes tokens whose time has come, once no unpublished record may still need them.
     pub(super) async fn delete_due(&self) -> VfsResult<()> {
-        let now = self.env.millis();
-        if self.config.read_only || self.remote.outbox_len(1)? > 0 {
+        // What is due now waits for nothing that is recorded later.
+        if self.config.read_only || !self.outbox_drains().await? {
             return Ok(());
         }
+        let now = self.env.millis();
         let mut due = Vec::new();
         self.tree.db().scan(keys::GARBAGE, keys::GARBAGE, |key, value| {
             if keys::number(key, 1) > now || due.len() >= DELETIONS {
@@ -231,38 +240,55 @@ impl Vfs {
             due.push((key.to_vec(), decode::<Garbage>(&value)?));
             Ok(true)
         })?;
+        let (shared, alone): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|(_, garbage)| garbage.family.is_some());
+        let deletions = stream::iter(alone).map(|(key, garbage)| async move {
+            let unshared = HashSet::new();
+            self.delete(&key, &garbage, &unshared).await
+        });
+        let mut deletions = deletions.buffer_unordered(DELETIONS_AT_ONCE);
+        while let Some(()) = deletions.try_next().await? {}
         // Only what a living file uses can be shared anew, and that is not due.
         let (mut looked_at, mut used) = (None, HashSet::new());
-        for (key, garbage) in due {
-            if garbage.family != looked_at {
-                used = match garbage.family {
-                    Some(family) => self.parts_in_use(family).await?,
-                    None => HashSet::new(),
-                };
-                looked_at = garbage.family;
+        for (key, garbage) in shared {
+            if let Some(family) = garbage.family
+                && looked_at != Some(family)
+            {
+                used = self.parts_in_use(family).await?;
+                looked_at = Some(family);
             }
-            // Another machine may have given the file a name again meanwhile.
-            if self.is_content(&garbage.token)? || used.contains(&garbage.token) {
-                let mut batch = self.tree.db().batch();
-                batch.remove(Space::Meta, &key);
-                batch.commit()?;
-                continue;
-            }
-            if garbage.manifest {
-                self.delete_parts(&garbage, &used).await?;
-            }
-            self.remote
-                .store
-                .delete(&garbage.token)
-                .await
-                .map_err(|e| VfsError::from_store(garbage.token.as_str(), &e))?;
-            self.fetcher.forget(&garbage.token);
-            let mut batch = self.tree.db().batch();
-            batch.remove(Space::Meta, &key);
-            batch.remove(Space::Meta, &keys::token(&self.tree.token_tag(&garbage.token)));
-            batch.commit()?;
+            self.delete(&key, &garbage, &used).await?;
         }
         Ok(())
+    }
+
+    /// Waits a little for a moment when all is published.
+    async fn outbox_drains(&self) -> VfsResult<bool> {
+        for _ in 0..DRAIN_LOOKS {
+            if self.remote.outbox_len(1)? == 0 {
+                return Ok(true);
+            }
+            tokio::time::sleep(DRAIN_PAUSE).await;
+        }
+        Ok(false)
+    }
+
+    async fn delete(&self, key: &[u8], garbage: &Garbage, used: &HashSet<Token>) -> VfsResult<()> {
+        let token = &garbage.token;
+        let mut batch = self.tree.db().batch();
+        batch.remove(Space::Meta, key);
+        // Another machine may have given the file a name again meanwhile.
+        if self.is_content(token)? || used.contains(token) {
+            return Ok(batch.commit()?);
+        }
+        if garbage.manifest {
+            self.delete_parts(garbage, used).await?;
+        }
+        let deleted = self.remote.store.delete(token).await;
+        deleted.map_err(|e| VfsError::from_store(token.as_str(), &e))?;
+        self.fetcher.forget(token);
+        batch.remove(Space::Meta, &keys::token(&self.tree.token_tag(token)));
+        Ok(batch.commit()?)
     }
 
     /// The parts that living files of a family name.
