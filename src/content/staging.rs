@@ -19,6 +19,10 @@ use super::blob::{Blob, BlobError};
 use crate::crypto::LocalKeys;
 use crate::env::Env;
 
+/// Bytes of the disk that are left to the local database, or on a small disk this part.
+const KEPT_FREE: u64 = 128 << 20;
+const KEPT_PART: u64 = 4;
+
 /// Why content could not be staged.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
@@ -29,6 +33,12 @@ pub enum StagingError {
         used: u64,
         /// Most bytes allowed.
         limit: u64,
+    },
+    /// The local disk has no more room than its database needs.
+    #[error("only {free} bytes are free on this machine's disk")]
+    Disk {
+        /// Bytes free.
+        free: u64,
     },
     /// The local disk failed.
     #[error(transparent)]
@@ -122,13 +132,26 @@ impl Staging {
         self.hold(Held::blob(name), 0);
     }
 
-    /// Refuses `bytes` more if the limit would be passed.
+    /// Refuses `bytes` more if the limit would be passed, or if the disk would be left
+    /// with less room than the local database needs: what cannot be recorded is lost.
     pub fn check_room(&self, bytes: u64) -> Result<(), StagingError> {
         let used = self.used();
-        match used.saturating_add(bytes) > self.limit {
-            true => Err(StagingError::Full { used, limit: self.limit }),
+        if used.saturating_add(bytes) > self.limit {
+            return Err(StagingError::Full { used, limit: self.limit });
+        }
+        let free = self.free();
+        match bytes > free {
+            true => Err(StagingError::Disk { free }),
             false => Ok(()),
         }
+    }
+
+    /// Bytes of the disk that may still be staged.
+    pub fn free(&self) -> u64 {
+        let Ok(disk) = rustix::fs::statvfs(&self.dir) else { return u64::MAX };
+        let all = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        free.saturating_sub(KEPT_FREE.min(all / KEPT_PART))
     }
 
     /// Counts the bytes that a blob holds now.

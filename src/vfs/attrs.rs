@@ -120,7 +120,7 @@ impl Vfs {
         let unit = u64::from(FRAGMENT);
         let (files, bytes) = self.counters.stored(&self.tree);
         let staging = self.staging.limit().saturating_sub(self.staging.used());
-        let disk = free_bytes(self.staging.dir());
+        let disk = self.staging.free();
         let free = VAULT_BYTES.saturating_sub(bytes);
         StatFs {
             block_size: FRAGMENT,
@@ -139,11 +139,6 @@ fn resolve(set: SetTime, now: Time) -> Time {
         SetTime::Now => now,
         SetTime::At(time) => Time::from(time),
     }
-}
-
-/// Free bytes of the file system that holds `dir`.
-fn free_bytes(dir: &std::path::Path) -> u64 {
-    rustix::fs::statvfs(dir).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize))
 }
 
 /// For tests and messages: a time as the record keeps it.

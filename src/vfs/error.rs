@@ -190,7 +190,9 @@ impl VfsError {
     pub fn from_staging(what: impl Into<String>, error: StagingError) -> Self {
         let what = what.into();
         match error {
-            StagingError::Full { .. } => Self::StagingFull { what, why: error.to_string() },
+            StagingError::Full { .. } | StagingError::Disk { .. } => {
+                Self::StagingFull { what, why: error.to_string() }
+            }
             StagingError::Blob(error) => Self::from_blob(what, error),
             StagingError::Dir { .. } => Self::Local { what, why: error.to_string() },
         }
