@@ -20,12 +20,16 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const MEMORY_KIB: u64 = 256 << 10;
 
 fn shell(lab: &Lab, folder: &Path, script: &str) -> Output {
+    shell_within(PATIENCE, lab, folder, script)
+}
+
+fn shell_within(patience: Duration, lab: &Lab, folder: &Path, script: &str) -> Output {
     let mut command = Command::new("bash");
     command.args(["-c", &format!("set -eu\n{script}")]).current_dir(folder);
     command.env("LAB", lab.path("")).env("HOME", lab.path("")).env("LC_ALL", "C.UTF-8");
     command.env("GIT_AUTHOR_NAME", "a").env("GIT_AUTHOR_EMAIL", "a@example.org");
     command.env("GIT_COMMITTER_NAME", "a").env("GIT_COMMITTER_EMAIL", "a@example.org");
-    let output = run(&mut command, PATIENCE);
+    let output = run(&mut command, patience);
     assert!(output.success(), "{script}\n{}{}", output.stdout, output.stderr);
     output
 }
@@ -306,14 +310,14 @@ fn fio_with_verification() {
     );
 }
 
-/// Stressors of `stress-ng` that run together, by what they are after. All those of its
-/// class `filesystem` but these:
-/// * `bind-mount` `binderfs` `procfs`: other file systems.
+/// Stressors of `stress-ng` that run together, by what they are after: those of its classes
+/// `filesystem` and `io`, and of `vm` the one that writes files through mappings. Left out:
+/// * `bind-mount` `binderfs` `procfs` `rawdev`: other file systems, and a disk.
 /// * `eventfd` `ioprio`: no files. `fanotify`: watches every mount of the machine.
-/// * `fiemap` `inode-flags` `verity`: a FUSE file system is never asked (the first and the
-///   last are skipped by themselves, the second makes no operation).
-///
-/// And those of its classes `io` and `vm` that work on files.
+/// * `fiemap` `verity`: the kernel offers neither for FUSE, and `stress-ng` skips them.
+/// * `inode-flags`: makes no operation, on ext4 neither.
+/// * `io-uring`: fails on ext4 too, in its `statx`.
+/// * `aio`: the C library's threads around `pread` and `pwrite`.
 const STRESSORS: [(&str, &[&str]); 4] = [
     (
         "names",
@@ -364,14 +368,13 @@ const STRESSORS: [(&str, &[&str]); 4] = [
 /// Runs stressors together, one worker each, for some seconds; what they read is verified.
 fn stress(lab: &Lab, machine: &Machine, name: &str, stressors: &[&str], seconds: u64) {
     let workers: Vec<_> = stressors.iter().map(|stressor| format!("--{stressor} 1")).collect();
-    let said = shell(
-        lab,
-        &machine.path("stress"),
-        &format!(
-            "stress-ng {} --temp-path . --verify --timeout {seconds} --metrics-brief --yaml \"$LAB/{name}\" 2>&1",
-            workers.join(" ")
-        ),
+    let script = format!(
+        "stress-ng {} --iomix-bytes 64m --readahead-bytes 64m --temp-path . --verify \\
+             --timeout {seconds} --metrics-brief --yaml \"$LAB/{name}\" 2>&1",
+        workers.join(" ")
     );
+    let patience = PATIENCE + Duration::from_secs(seconds);
+    let said = shell_within(patience, lab, &machine.path("stress"), &script);
     let made = fs::read_to_string(lab.path(name)).unwrap();
     let (made, peak) = (operations(&made), machine.peak_kib());
     show(&format!("{name}: {made:?}, peak {peak} KiB"));
