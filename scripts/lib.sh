@@ -127,7 +127,7 @@ need_nextest() {
 }
 
 # The programs that work on the drive in tests/mount_programs.rs.
-need_programs() { need_packages borgbackup fio restic sqlite3 tar vim-tiny; }
+need_programs() { need_packages borgbackup fio restic sqlite3 stress-ng tar vim-tiny; }
 
 # The suites that others wrote, in the target folder. Sets PRIVICOREFS_SUITES to their folder.
 need_suites() {

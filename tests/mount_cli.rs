@@ -239,6 +239,19 @@ fn foreground_stays_until_it_is_told_to_go() {
     assert_eq!(lab.visible().len(), 1);
 }
 
+/// A disk that is full takes no log either: the mount goes on without.
+#[test]
+fn a_log_that_cannot_be_written_does_not_end_the_mount() {
+    let lab = Lab::new();
+    let mut machine = lab.machine("a");
+    machine.args(["--foreground"]);
+    machine.spawn_foreground_logging(fs::File::options().write(true).open("/dev/full").unwrap());
+    common::eventually("it mounts", PATIENCE, || machine.is_mounted());
+    fs::write(machine.path("file"), b"content").unwrap();
+    machine.umount();
+    assert_eq!(lab.visible().len(), 1);
+}
+
 #[test]
 fn the_engine_listens_on_loopback_only_and_once_per_folder() {
     let lab = Lab::new();

@@ -43,7 +43,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
 
 use self::layout::{
     BINDING_AT, HEADER, Header, JOURNAL, JOURNAL_HEAD, JOURNAL_RECORDS, MAX_BLOCKS, RECORD, RUN,
@@ -236,12 +237,26 @@ impl Blob {
         let count = usize::try_from(blocks.end.saturating_sub(blocks.start)).unwrap_or(0);
         let mut presence = Presence::absent(count);
         let extent = self.io.read();
-        for (index, block) in blocks.take_while(|b| offset(*b) < extent.end).enumerate() {
+        let mut block = blocks.start;
+        while block < blocks.end && offset(block) < extent.end {
             if self.is_present(&extent, block)? {
-                presence.set(index);
+                presence.set(usize::try_from(block - blocks.start).unwrap_or(usize::MAX));
+                block += 1;
+            } else {
+                block = self.behind_hole(block + 1);
             }
         }
         Ok(presence)
+    }
+
+    /// The first block from `block` on that may be there: what lies in a hole of the file is
+    /// absent, and need not be read to know it.
+    fn behind_hole(&self, block: u64) -> u64 {
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset(block))) {
+            Ok(data) => block.max(layout::block_at(data)),
+            Err(Errno::NXIO) => u64::MAX,
+            Err(_) => block,
+        }
     }
 
     /// Whether the first `blocks` blocks are all there.
@@ -565,7 +580,7 @@ impl Blob {
         }
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match rustix::fs::fallocate(&self.file, mode, bytes.start, len) {
-            Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(&self.file, bytes),
+            Err(Errno::OPNOTSUPP) => write_zeros(&self.file, bytes),
             other => Ok(other?),
         }
     }

@@ -68,6 +68,9 @@ pub fn init(level: LogLevel, to: LogTo) {
         .with_ansi(to == LogTo::Stream && io::stderr().is_terminal())
         .with_target(level == LogLevel::Debug || level == LogLevel::Trace)
         .fmt_fields(format::debug_fn(field).delimited(" "))
+        // It would say on standard error, which is the log, that the log cannot be written
+        // (a full disk), panic because that fails, and once more in the panic's hook.
+        .log_internal_errors(false)
         .finish();
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));

@@ -103,9 +103,14 @@ impl Machine {
 
     /// Starts a mount that stays in the foreground; a thread collects it when it ends.
     pub(crate) fn spawn_foreground(&mut self) {
+        self.spawn_foreground_logging(Stdio::null());
+    }
+
+    /// The same, with a place for its log.
+    pub(crate) fn spawn_foreground_logging(&mut self, log: impl Into<Stdio>) {
         let mut command = self.command();
         command.arg("mount").args(&self.arguments).arg(self.mountpoint());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut child = command.spawn().unwrap();
         process::note_started(child.id());
         self.pid = Some(child.id());

@@ -40,6 +40,11 @@ pub(super) fn blocks_within(len: u64) -> u64 {
     len.saturating_sub(RECORDS_AT).div_ceil(RECORD as u64)
 }
 
+/// The block whose record a byte of the file lies in.
+pub(super) fn block_at(byte: u64) -> u64 {
+    byte.saturating_sub(RECORDS_AT) / RECORD as u64
+}
+
 /// The header of a blob: magic, version, id, binding, rest zero.
 pub(super) struct Header {
     /// Random; the container's key is derived from it.

@@ -72,6 +72,22 @@ fn holes_read_as_absent_zeros_and_survive_reopening() {
 }
 
 #[test]
+fn blocks_between_holes_of_the_file_are_found() {
+    let bench = Bench::new();
+    let blob = bench.create("b");
+    let written = [3, 4, 64, 300, 301, 999];
+    for block in written {
+        blob.write(block, &filled(7, 1)).unwrap();
+    }
+    let mut expected: Vec<_> = (0..1024).map(|block| written.contains(&block)).collect();
+    assert_eq!(read(&blob, 0, 1024).1, expected);
+    blob.clear(64..300).unwrap();
+    expected[64] = false;
+    assert_eq!(read(&blob, 0, 1024).1, expected);
+    assert_eq!(read(&bench.open("b"), 0, 1024).1, expected);
+}
+
+#[test]
 fn the_file_is_private_and_holds_no_plaintext() {
     let bench = Bench::new();
     let blob = bench.create("b");
