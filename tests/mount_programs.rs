@@ -319,6 +319,10 @@ fn fio_with_verification() {
 /// * `inode-flags`: makes no operation, on ext4 neither.
 /// * `io-uring`: fails on ext4 too, in its `statx`.
 /// * `aio`: the C library's threads around `pread` and `pwrite`.
+///
+/// KNOWN: `fsize` passes, but makes a file of 4 TiB, all holes. A table of half a million
+/// parts is made for it each time it is uploaded, which takes more memory than the mount
+/// may use.
 const STRESSORS: [(&str, &[&str]); 4] = [
     (
         "names",
@@ -351,7 +355,6 @@ const STRESSORS: [(&str, &[&str]); 4] = [
             "copy-file",
             "fallocate",
             "fpunch",
-            "fsize",
             "hdd",
             "iomix",
             "msync",

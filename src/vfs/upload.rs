@@ -72,20 +72,14 @@ impl Vfs {
         to_the_end: bool,
     ) -> VfsResult<()> {
         let _one = body.upload.lock().await;
-        let size = {
+        {
             let mut state = body.state.write();
             if !state.dirty || state.discarded {
                 return Ok(());
             }
             state.uploading = true;
-            state.size
-        };
-        let split = self.config.split_above.is_some_and(|limit| size > limit);
-        let result = match (split, size > WHOLE_MAX) {
-            (true, _) => self.upload_parts(body, to_the_end).await,
-            (false, true) => self.upload_streamed(body).await,
-            (false, false) => self.upload_whole(body).await,
-        };
+        }
+        let result = self.upload_by_size(body, to_the_end).await;
         let mut state = body.state.write();
         state.uploading = false;
         state.frozen = false;
@@ -98,10 +92,32 @@ impl Vfs {
         result
     }
 
-    async fn upload_whole(self: &Arc<Self>, body: &Arc<Body>) -> VfsResult<()> {
+    /// By parts, streamed or in one piece, as the file's size asks for.
+    async fn upload_by_size(self: &Arc<Self>, body: &Arc<Body>, to_the_end: bool) -> VfsResult<()> {
+        let split_above = self.config.split_above.unwrap_or(u64::MAX);
+        loop {
+            let size = body.state.read().size;
+            if size > split_above {
+                return self.upload_parts(body, to_the_end).await;
+            }
+            if size > WHOLE_MAX {
+                return self.upload_streamed(body).await;
+            }
+            if self.upload_whole(body, split_above.min(WHOLE_MAX)).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// False, and nothing done, if the file has grown beyond `most` before it was read: the
+    /// size that decides is the one under the lock that it is read with.
+    async fn upload_whole(self: &Arc<Self>, body: &Arc<Body>, most: u64) -> VfsResult<bool> {
         let size = body.state.read().size;
-        let _room = self.fetcher.reserve(size + 64).await;
-        let (snapshot, mut buffer) = self.snapshot(body, 0, None).await?;
+        let _room = self.fetcher.reserve(size.min(most) + 64).await;
+        let (snapshot, mut buffer) = self.snapshot(body, 0, most).await?;
+        if snapshot.size > most {
+            return Ok(false);
+        }
         let holes = holes::find(0, &buffer[IV_LEN..]);
         let plain = (snapshot.size <= CHUNK).then(|| Bytes::copy_from_slice(&buffer[IV_LEN..]));
         self.remote.cipher.seal_in_place(&mut buffer);
@@ -111,7 +127,8 @@ impl Vfs {
             self.fetcher.keep(&token, plain).await;
         }
         let version = Version::Single { token };
-        self.commit_version(body, &snapshot, (version, holes, mark), &[], &BTreeMap::new())
+        self.commit_version(body, &snapshot, (version, holes, mark), &[], &BTreeMap::new())?;
+        Ok(true)
     }
 
     /// One token for a file too large for memory: sealed while it is sent, in constant
@@ -152,7 +169,7 @@ impl Vfs {
             (self, body, Some(sealer), 0),
             move |(this, body, sealer, at)| async move {
                 let Some(mut sealer) = sealer else { return Ok(None) };
-                let read = this.snapshot(&body, at, Some(STREAM_PIECE)).await;
+                let read = this.snapshot(&body, at, STREAM_PIECE).await;
                 let (snapshot, buffer) = read.map_err(std::io::Error::other)?;
                 if snapshot.generation != generation {
                     return Err(std::io::Error::other("the file changed while it was sent"));
@@ -172,21 +189,16 @@ impl Vfs {
         )
     }
 
-    /// Reads a range (all, if `len` is `None`) under the lock, with room for the IV in
+    /// Reads a range, as far as the file reaches, under the lock, with room for the IV in
     /// front; fetches what is missing first.
-    async fn snapshot(
-        &self,
-        body: &Body,
-        offset: u64,
-        len: Option<u64>,
-    ) -> VfsResult<(Snapshot, Buffer)> {
+    async fn snapshot(&self, body: &Body, offset: u64, len: u64) -> VfsResult<(Snapshot, Buffer)> {
         let mut held = Vec::new();
         loop {
             let need = {
                 let mut state = body.state.write();
                 state.low_water = state.size;
                 let state = parking_lot::RwLockWriteGuard::downgrade(state);
-                let wanted = len.unwrap_or(state.size).min(state.size.saturating_sub(offset));
+                let wanted = len.min(state.size.saturating_sub(offset));
                 let mut buffer = self.buffers.take(IV_LEN + wanted as usize, TAG_LEN);
                 let out = &mut buffer[IV_LEN..];
                 match state.read(self, offset, out, &held).map_err(|e| self.blame(body.ino, e))? {
@@ -415,8 +427,7 @@ impl Vfs {
         }
         // What is fetched to make the part has room of its own.
         let _room = self.fetcher.reserve(part_size).await;
-        let (snapshot, mut buffer) =
-            self.snapshot(body, index * part_size, Some(part_size)).await?;
+        let (snapshot, mut buffer) = self.snapshot(body, index * part_size, part_size).await?;
         let len = (buffer.len() - IV_LEN) as u64;
         let holes = holes::find(index * part_size, &buffer[IV_LEN..]);
         let generation = snapshot.generation;
