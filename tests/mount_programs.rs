@@ -319,10 +319,8 @@ fn fio_with_verification() {
 /// * `inode-flags`: makes no operation, on ext4 neither.
 /// * `io-uring`: fails on ext4 too, in its `statx`.
 /// * `aio`: the C library's threads around `pread` and `pwrite`.
-///
-/// KNOWN: `fsize` passes, but makes a file of 4 TiB, all holes. A table of half a million
-/// parts is made for it each time it is uploaded, which takes more memory than the mount
-/// may use.
+/// * `fsize`: passes, but makes files of the largest size, and a table of their parts, which
+///   is more than this test's limit of memory is for: `mount_sparse` has one of 1 TiB.
 const STRESSORS: [(&str, &[&str]); 4] = [
     (
         "names",

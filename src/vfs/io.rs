@@ -18,8 +18,9 @@ const TRIES: usize = 64;
 /// Largest file of all: as ext4 has it.
 const SIZE_MAX: u64 = (1 << 44) - 4096;
 
-/// Most parts of one file: 4 TiB of them with the default part size.
-const PARTS_MAX: u64 = 1 << 18;
+/// Most parts of one file: 2 TiB of them with the default part size. The table of parts is
+/// in memory while a file is uploaded.
+const PARTS_MAX: u64 = 1 << 17;
 
 /// Pieces in which zeros are written.
 const ZEROS: usize = 1 << 20;
