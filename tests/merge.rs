@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use privicorefs::catalog::checkpoint::FORGET_MS;
+use privicorefs::catalog::cleared::Cleared;
 use privicorefs::catalog::follow::Followed;
 use privicorefs::catalog::keys;
 use privicorefs::catalog::segment::{Paths, Segment};
 use privicorefs::catalog::{
     Content, Dirty, DirtyKind, Ino, Kind, Link, NewInode, ROOT_INO, Remote, Tree, Version,
 };
-use privicorefs::content::cleared::Cleared;
 use privicorefs::crypto::{LocalKeys, MasterKey, PayloadCipher};
 use privicorefs::db::{Db, decode};
 use privicorefs::env::{Env, FixedClock, SeededRandom};

@@ -24,6 +24,7 @@
 //!    that another machine gave meanwhile finds them ([`checkpoint`]).
 
 pub mod checkpoint;
+pub mod cleared;
 pub mod discover;
 pub mod follow;
 pub mod hlc;

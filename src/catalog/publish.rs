@@ -400,9 +400,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::catalog::cleared::Cleared;
     use crate::catalog::outbox::Outbox;
     use crate::catalog::{Dirty, DirtyKind, NewInode, ROOT_INO, Tree};
-    use crate::content::cleared::Cleared;
     use crate::crypto::{LocalKeys, MasterKey, PayloadCipher};
     use crate::db::Db;
     use crate::env::Env;

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::cleared::Cleared;
 use super::hlc::Stamp;
-use crate::content::cleared::Cleared;
 use crate::store::{RiskMeta, Token};
 
 /// Inode number; stable for a file's whole life, on every machine. The root is 1.

@@ -3,7 +3,6 @@
 pub mod blob;
 pub mod buffers;
 pub mod cache;
-pub mod cleared;
 pub mod fetch;
 pub mod holes;
 pub mod manifest;

@@ -14,6 +14,7 @@ mod base;
 mod body;
 mod commit;
 pub mod error;
+mod extents;
 mod handles;
 mod io;
 mod names;
