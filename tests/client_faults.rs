@@ -265,6 +265,42 @@ async fn a_lost_reply_of_the_last_step_makes_no_second_token() {
     bench.end().await;
 }
 
+/// The service goes down right after the last step, and does not even answer the question
+/// what became of it: the put fails, and the next attempt finds the first one's token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_ended_in_doubt_is_looked_for_before_it_is_tried_again() {
+    let bench = Bench::new().await;
+    for (number, len) in [SMALL, LARGE].into_iter().enumerate() {
+        let rule = |op: &str, kind, when| Rule { op: op.into(), kind, when };
+        let silent = Fault::Status { code: 503, retry_after: None };
+        let rules = vec![
+            rule(CONFIGURE, Fault::DropConnection { after: true }, When::Always),
+            rule(LIST, silent, When::Always),
+        ];
+        bench.engine.set_faults(FaultPlan { seed: 1, rules });
+        let bytes = content(6, len);
+        let put = || {
+            let name = format!("{len}.bin");
+            let payload = Payload::Bytes(bytes.clone());
+            let client = Arc::clone(&bench.client);
+            async move { client.put(&meta("doubt", &name, 1), &mark(len as u64), payload).await }
+        };
+        let error = put().await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        // As long as nobody answers, nothing is sent again.
+        let reserved = bench.requests(&format!("POST {RESERVE}"));
+        assert!(put().await.unwrap_err().is_retryable());
+        assert_eq!(bench.requests(&format!("POST {RESERVE}")), reserved);
+        bench.no_faults();
+        let token = put().await.unwrap();
+        assert_eq!(bench.requests(&format!("POST {RESERVE}")), reserved);
+        assert!(fetch(&*bench.client, &token).await == bytes);
+        let filter = ListFilter { context: Some("doubt".into()), ..ListFilter::default() };
+        assert_eq!(list_all(&*bench.client, &filter).await.unwrap().len(), number + 1);
+    }
+    bench.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_channel_is_joined_again_and_nothing_waits_for_its_acks() {
     let bench = Bench::new().await;

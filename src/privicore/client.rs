@@ -1,10 +1,13 @@
 //! Authenticated calls, and commands with their acknowledgements.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use lru::LruCache;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -18,10 +21,13 @@ use super::reply::{
 use super::session::Session;
 use crate::env::Env;
 use crate::protocol::path;
-use crate::store::{StoreError, StoreErrorKind, StoreResult};
+use crate::store::{StoreError, StoreErrorKind, StoreResult, Token};
 
 /// How often a command is polled while the channel is down.
 const POLL_DISCONNECTED: Duration = Duration::from_secs(1);
+
+/// Puts in doubt that are remembered: more than are ever under way at once.
+const DOUBTS: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
 
 /// A connection to one Privicore profile. See the module's header.
 ///
@@ -32,6 +38,9 @@ pub struct Client {
     pub(super) session: Arc<Session>,
     pub(super) channel: Channel,
     pub(super) learned: Learned,
+    /// Marks of puts that ended without knowing whether the last step was carried out,
+    /// with their temporary tokens.
+    pub(super) doubtful: Mutex<LruCache<String, Token>>,
     this: Weak<Client>,
 }
 
@@ -73,6 +82,7 @@ impl Client {
             session,
             channel,
             learned: Learned::default(),
+            doubtful: Mutex::new(LruCache::new(DOUBTS)),
             this: this.clone(),
         })
     }
@@ -80,6 +90,12 @@ impl Client {
     /// Whether the channel is up, and since when it is so.
     pub fn health(&self) -> ChannelState {
         self.channel.state().borrow().clone()
+    }
+
+    /// When the authorization in use expires; `None` while there is none, and where the
+    /// service does not say.
+    pub fn authorized_until(&self) -> Option<SystemTime> {
+        self.session.expires()
     }
 
     /// Changes whenever a command was acknowledged that this client did not issue:

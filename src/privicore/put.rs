@@ -3,7 +3,10 @@
 //! The unit of retry is the whole flow, from a new reservation: an exchange is not
 //! idempotent on one temporary token, and what was begun expires with its reservation.
 //! Only the last step is reconciled here: once the payload is in, a lost reply of
-//! `configure-file-meta` is asked again, and then looked up in the listing by its mark.
+//! `configure-file-meta` is asked again, and then looked up in the listing by its mark. If
+//! even the listing does not answer (the service is down, say), the put fails in doubt, and
+//! the next one with the same mark begins with the listing: a payload whose token was made
+//! permanent is not stored a second time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,9 +53,21 @@ impl Client {
         mark: &str,
         payload: Payload,
     ) -> StoreResult<Token> {
+        if let Some(token) = self.resolved(meta, mark).await? {
+            return Ok(token);
+        }
         let (temporary, ttl) = self.reserve(meta, mark, payload.len()).await?;
         let streamed = self.exchange_or_stream(&temporary, payload, ttl).await?;
         self.promote(meta, mark, &temporary.token, streamed).await
+    }
+
+    /// The token of an earlier put with this mark that ended in doubt, if it was made
+    /// permanent after all.
+    async fn resolved(&self, meta: &FileMeta, mark: &str) -> StoreResult<Option<Token>> {
+        let Some(temporary) = self.doubtful.lock().peek(mark).cloned() else { return Ok(None) };
+        let token = self.listed(meta, mark, &temporary).await?;
+        self.doubtful.lock().pop(mark);
+        Ok(token)
     }
 
     /// Reserves token space and fetches the temporary token; returns it with its life.
@@ -265,10 +280,15 @@ impl Client {
             if again && backoff.pause().await {
                 continue;
             }
-            if lost > 0
-                && let Some(token) = self.promoted_before(meta, mark, temporary).await
-            {
-                return Ok(token);
+            if lost > 0 {
+                match self.listed(meta, mark, temporary).await {
+                    Ok(Some(token)) => return Ok(token),
+                    Ok(None) => {}
+                    Err(_) if mark.is_empty() => {}
+                    Err(_) => {
+                        self.doubtful.lock().put(mark.to_owned(), temporary.clone());
+                    }
+                }
             }
             return Err(match error.kind {
                 // What is missing is our own reservation: a new one may do.
@@ -319,37 +339,37 @@ impl Client {
         if self.learned.keeps_token.yes() {
             return Ok(temporary.clone());
         }
-        match self.promoted_before(meta, mark, temporary).await {
-            Some(token) if token != *temporary => {
+        match self.listed(meta, mark, temporary).await {
+            Ok(Some(token)) if token != *temporary => {
                 self.learned.keeps_token.set(false);
                 Ok(token)
             }
-            Some(_) => {
+            Ok(Some(_)) => {
                 self.learned.keeps_token.set(true);
                 Ok(temporary.clone())
             }
-            None => Ok(temporary.clone()),
+            Ok(None) | Err(_) => Ok(temporary.clone()),
         }
     }
 
     /// The permanent token of this put, if the listing shows one: it has our mark, or the
     /// temporary token's own name, under our file name.
-    async fn promoted_before(
+    async fn listed(
         &self,
         meta: &FileMeta,
         mark: &str,
         temporary: &Token,
-    ) -> Option<Token> {
+    ) -> StoreResult<Option<Token>> {
         let filter = ListFilter {
             context: Some(meta.context.clone()),
             file_name: Some(meta.file_name.clone()),
             token: None,
         };
-        let records = crate::store::list_all(self, &filter).await.ok()?;
+        let records = crate::store::list_all(self, &filter).await?;
         let ours = |record: &TokenRecord| {
             record.token == *temporary || (!mark.is_empty() && record.mark.as_deref() == Some(mark))
         };
-        records.into_iter().find(ours).map(|record| record.token)
+        Ok(records.into_iter().find(ours).map(|record| record.token))
     }
 }
 

@@ -169,6 +169,11 @@ impl Session {
         expires - RENEW_EARLY.min(life / 4)
     }
 
+    /// When the token in use expires, if that is known.
+    pub(super) fn expires(&self) -> Option<SystemTime> {
+        self.current.lock().as_ref().and_then(|current| current.expires)
+    }
+
     /// Whether it is time to renew the token.
     pub(super) fn is_due(&self) -> bool {
         match &*self.current.lock() {
