@@ -286,10 +286,11 @@ async fn a_put_that_ended_in_doubt_is_looked_for_before_it_is_tried_again() {
             async move { client.put(&meta("doubt", &name, 1), &mark(len as u64), payload).await }
         };
         let error = put().await.unwrap_err();
-        assert!(error.is_retryable(), "{error}");
+        assert!(error.is_retryable() && error.in_doubt, "{error}");
         // As long as nobody answers, nothing is sent again.
         let reserved = bench.requests(&format!("POST {RESERVE}"));
-        assert!(put().await.unwrap_err().is_retryable());
+        let error = put().await.unwrap_err();
+        assert!(error.is_retryable() && error.in_doubt, "{error}");
         assert_eq!(bench.requests(&format!("POST {RESERVE}")), reserved);
         bench.no_faults();
         let token = put().await.unwrap();

@@ -123,6 +123,12 @@ fn the_death_of_the_engine_loses_nothing_and_doubles_nothing() {
         // Names and what is cached are there meanwhile, and writing goes on.
         assert_eq!(names(&machine.path("files")).len(), written + deaths - 1);
         fs::write(machine.path(format!("files/late-{deaths}")), b"late").unwrap();
+        if deaths == 1 {
+            // Long enough that uploads are given up, to be begun anew.
+            eventually("an upload is given up", PATIENCE, || {
+                !machine.status()["failed"].as_array().unwrap().is_empty()
+            });
+        }
         lab.engine.restart();
     }
     machine.sync();

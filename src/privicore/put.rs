@@ -65,8 +65,10 @@ impl Client {
     /// permanent after all.
     async fn resolved(&self, meta: &FileMeta, mark: &str) -> StoreResult<Option<Token>> {
         let Some(temporary) = self.doubtful.lock().peek(mark).cloned() else { return Ok(None) };
-        let token = self.listed(meta, mark, &temporary).await?;
+        let listed = self.listed(meta, mark, &temporary).await;
+        let token = listed.map_err(StoreError::or_not)?;
         self.doubtful.lock().pop(mark);
+        tracing::debug!(stored = token.is_some(), "looked what became of a put in doubt");
         Ok(token)
     }
 
@@ -280,23 +282,26 @@ impl Client {
             if again && backoff.pause().await {
                 continue;
             }
-            if lost > 0 {
-                match self.listed(meta, mark, temporary).await {
-                    Ok(Some(token)) => return Ok(token),
-                    Ok(None) => {}
-                    Err(_) if mark.is_empty() => {}
-                    Err(_) => {
-                        self.doubtful.lock().put(mark.to_owned(), temporary.clone());
-                    }
-                }
-            }
-            return Err(match error.kind {
+            let error = match error.kind {
                 // What is missing is our own reservation: a new one may do.
                 StoreErrorKind::NotFound => {
                     StoreError { kind: StoreErrorKind::Unavailable, ..error }
                 }
                 _ => error,
-            });
+            };
+            if lost == 0 {
+                return Err(error);
+            }
+            return match self.listed(meta, mark, temporary).await {
+                Ok(Some(token)) => Ok(token),
+                Ok(None) => Err(error),
+                Err(_) => {
+                    if !mark.is_empty() {
+                        self.doubtful.lock().put(mark.to_owned(), temporary.clone());
+                    }
+                    Err(error.or_not())
+                }
+            };
         }
     }
 

@@ -205,7 +205,7 @@ impl Running<'_> {
     fn finish<T>(self, value: T) -> StoreResult<T> {
         let failure =
             self.store.state.lock().ops.get_mut(&self.op).and_then(|op| take(&mut op.after));
-        failure.map_or(Ok(value), |kind| Err(told(self.op, kind)))
+        failure.map_or(Ok(value), |kind| Err(told(self.op, kind).or_not()))
     }
 }
 

@@ -6,8 +6,9 @@
 //! Contract, checked by one conformance suite (`tests/store_conformance.rs`) on every
 //! implementation:
 //! * `put` is all or nothing: a token is returned only after the payload is committed
-//!   and its file meta configured. A failed `put` may leave an unreferenced token, which
-//!   carries the caller's `mark`, so the caller can find and delete it.
+//!   and its file meta configured. A failed `put` leaves nothing, unless its error says
+//!   [`StoreError::in_doubt`]: then it may leave an unreferenced token, which carries the
+//!   caller's `mark`, so the caller can find and delete it.
 //! * `get` of a committed token returns the very bytes that were put.
 //! * `delete` of an unknown token succeeds.
 //! * Errors say by kind whether trying again can help; `Retry` decides on that alone.
@@ -230,18 +231,28 @@ pub struct StoreError {
     pub message: String,
     /// Milliseconds that the service asked to wait, if it did.
     pub retry_after_ms: Option<u64>,
+    /// Of a `put`: it may have been carried out all the same.
+    pub in_doubt: bool,
 }
 
 impl StoreError {
     /// An error without a victim; add one with [`StoreError::on`].
     pub fn new(kind: StoreErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, operation, target: None, message: message.into(), retry_after_ms: None }
+        let message = message.into();
+        Self { kind, operation, target: None, message, retry_after_ms: None, in_doubt: false }
     }
 
     /// Names the victim.
     #[must_use]
     pub fn on(mut self, target: impl fmt::Display) -> Self {
         self.target = Some(target.to_string());
+        self
+    }
+
+    /// Says that it may have been carried out all the same.
+    #[must_use]
+    pub fn or_not(mut self) -> Self {
+        self.in_doubt = true;
         self
     }
 

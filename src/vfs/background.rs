@@ -335,8 +335,12 @@ impl Vfs {
         self.forget_parts(&garbage.token, parts.len() as u64)
     }
 
-    /// Uploads that were cut off by a crash may have left tokens: find them by their mark.
-    async fn clear_intents(&self) -> VfsResult<()> {
+    /// Uploads that were cut off by a crash, or whose outcome nobody told, may have left
+    /// tokens: finds them by their mark and deletes them. Nothing else knows of them.
+    pub(super) async fn clear_intents(&self) -> VfsResult<()> {
+        if self.config.read_only {
+            return Ok(());
+        }
         let mut intents = Vec::new();
         self.tree.db().scan(keys::INTENTS, keys::INTENTS, |key, value| {
             let mark = String::from_utf8_lossy(&key[1..]).into_owned();
@@ -344,30 +348,29 @@ impl Vfs {
             Ok(true)
         })?;
         let live = self.counters.live_marks();
-        for (mark, (context, file_name)) in intents {
-            if live.contains(&mark) {
-                continue;
-            }
-            let filter = ListFilter {
-                context: Some(context),
-                file_name: Some(file_name),
-                ..ListFilter::default()
-            };
-            let listed = list_all(&*self.remote.store, &filter).await;
-            let listed = listed.map_err(|e| VfsError::from_store("interrupted upload", &e))?;
-            for record in listed.iter().filter(|r| r.mark.as_deref() == Some(&mark)) {
-                // Named by the catalog after all: the crash came between the two records.
-                if !self.named(&record.token)? {
-                    let mut txn = self.tree.begin();
-                    txn.discard_token(&record.token, 0);
-                    txn.commit()?;
-                }
-            }
-            let mut batch = self.tree.db().batch();
-            batch.remove(Space::Meta, &keys::intent(&mark));
-            batch.commit()?;
-        }
+        intents.retain(|(mark, _)| !live.contains(mark));
+        let cleared = stream::iter(intents)
+            .map(|(mark, names)| async move { self.clear_intent(&mark, names).await });
+        let mut cleared = cleared.buffer_unordered(DELETIONS_AT_ONCE);
+        while let Some(()) = cleared.try_next().await? {}
         Ok(())
+    }
+
+    async fn clear_intent(&self, mark: &str, names: (String, String)) -> VfsResult<()> {
+        let (context, file_name) = names;
+        let filter = ListFilter { context: Some(context), file_name: Some(file_name), token: None };
+        let failed = |e| VfsError::from_store("interrupted upload", &e);
+        let listed = list_all(&*self.remote.store, &filter).await.map_err(failed)?;
+        let mut batch = self.tree.db().batch();
+        for record in listed.iter().filter(|r| r.mark.as_deref() == Some(mark)) {
+            // Named by the catalog after all: the crash came between the two records.
+            if !self.named(&record.token)? {
+                self.remote.store.delete(&record.token).await.map_err(failed)?;
+                batch.remove(Space::Meta, &keys::token(&self.tree.token_tag(&record.token)));
+            }
+        }
+        batch.remove(Space::Meta, &keys::intent(mark));
+        Ok(batch.commit()?)
     }
 
     /// Whether a token is the content of a file that has a name.

@@ -102,6 +102,10 @@ impl Vfs {
             let now = SyncProgress { files_left, bytes_left, records_left };
             progress(now);
             if files_left == 0 && records_left == 0 {
+                if let Err(error) = self.clear_intents().await {
+                    let error = error.logged();
+                    tracing::warn!(error, "remains of interrupted uploads: trying again later");
+                }
                 return Ok(self.tree.sync()?);
             }
             let sent = self.counters.uploaded.load(Ordering::Relaxed);

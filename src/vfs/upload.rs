@@ -32,6 +32,7 @@ use crate::content::buffers::Buffer;
 use crate::content::holes::{self, Hole};
 use crate::content::manifest::{Manifest, part_count, part_len};
 use crate::crypto::{IV_LEN, TAG_LEN, sealed_len};
+use crate::db::Space;
 use crate::store::{FileMeta, OpenStream, Payload, RiskMeta, Token};
 
 /// Recorded owner of a token that nothing names yet.
@@ -253,8 +254,17 @@ impl Vfs {
         let bytes = sealed.len();
         let what = || format!("{}/{}", meta.context, meta.file_name);
         let live = LiveMark::new(&mark, &self.counters);
-        let put = self.remote.store.put(meta, &mark, sealed).await;
-        let token = put.map_err(|e| VfsError::from_store(what(), &e))?;
+        let token = match self.remote.store.put(meta, &mark, sealed).await {
+            Ok(token) => token,
+            Err(error) => {
+                if !error.in_doubt {
+                    let mut batch = self.tree.db().batch();
+                    batch.remove(Space::Meta, &intent);
+                    batch.commit()?;
+                }
+                return Err(VfsError::from_store(what(), &error));
+            }
+        };
         self.counters.uploaded.fetch_add(bytes, Ordering::Relaxed);
         let mut batch = self.tree.db().batch();
         // Ours, though nothing names it yet: never shown as another client's.
