@@ -1,10 +1,13 @@
 //! Checkpoints: the whole catalog in a few payloads, so that a new machine need not read
 //! every segment since the beginning.
 //!
-//! A checkpoint is written when nothing waits (outbox empty), from a snapshot of the
-//! local database. Pages first, the manifest last: a manifest without all its pages
-//! cannot exist. Segments it covers are deleted later, after a grace period in which a
-//! reader that has just listed them can still fetch them.
+//! Invariants
+//! * A checkpoint says nothing that a segment may not say yet: names that were never
+//!   published are left out, and none is written while a name that others know has
+//!   changed and waits for a content (a file replaced by one that is not in the vault).
+//! * Pages first, the manifest last: a manifest without all its pages cannot exist.
+//! * Segments it covers are deleted later, after a grace period in which a reader that has
+//!   just listed them can still fetch them; one that comes later loads the checkpoint.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -22,8 +25,9 @@ const PAGE_RECORDS: usize = 8_000;
 /// Segments after which a checkpoint is worth writing.
 const SEGMENTS_PER_CHECKPOINT: u64 = 64;
 
-/// How long covered segments stay, in milliseconds: longer than any start-up takes.
-const GRACE_MS: u64 = 3_600_000;
+/// How long covered segments stay, in milliseconds. A program that calls `fsync` all the
+/// time makes tens of them a second, and each look of each machine lists them.
+const GRACE_MS: u64 = 600_000;
 
 /// How long a removal is remembered, in milliseconds: 90 days. Until then a machine that was
 /// away may come back with changes from before it, and all will agree.
@@ -90,22 +94,24 @@ impl Remote {
         Ok(records)
     }
 
-    /// Writes a checkpoint if enough segments have gathered and nothing waits.
+    /// Writes a checkpoint if enough segments have gathered and nothing is held back.
     pub async fn checkpoint_if_due(&self) -> Result<bool, RemoteError> {
         let own = self.tree.applied(self.tree.writer())?.through;
         let last = self.tree.db().load::<u64>(&keys::meta("checkpoint"))?.unwrap_or(0);
-        if own < last + SEGMENTS_PER_CHECKPOINT || self.outbox_len(1)? > 0 {
+        if own < last + SEGMENTS_PER_CHECKPOINT || !self.checkpoint().await? {
             return Ok(false);
         }
-        self.checkpoint().await?;
         let mut batch = self.tree.db().batch();
         batch.store(&keys::meta("checkpoint"), &own);
         batch.commit()?;
         Ok(true)
     }
 
-    /// Writes a checkpoint of what is applied here.
-    pub async fn checkpoint(&self) -> Result<(), RemoteError> {
+    /// Writes a checkpoint of what is applied here; false if something is held back.
+    pub async fn checkpoint(&self) -> Result<bool, RemoteError> {
+        if self.holds_back_known_names()? {
+            return Ok(false);
+        }
         self.forget_old(self.env.millis().saturating_sub(FORGET_MS))?;
         let covers = self.all_applied()?;
         let stamp = self.tree.begin().stamp();
@@ -123,11 +129,17 @@ impl Remote {
             let name = Paths::page_name(stamp, pages.len());
             pages.push(self.put(self.paths.checkpoints(), name, &page.to_bytes()).await?);
         }
+        if self.holds_back_known_names()? {
+            // It came up while the pages were read.
+            self.discard_payloads(&pages, 0)?;
+            return Ok(false);
+        }
         let old = self.list_manifests().await?;
         let manifest = CheckpointManifest { covers, pages };
         let name = Paths::checkpoint_name(stamp);
         self.put(self.paths.checkpoints(), name, &manifest.to_bytes()).await?;
-        self.discard_covered(&manifest.covers, old).await
+        self.discard_covered(&manifest.covers, old).await?;
+        Ok(true)
     }
 
     /// One page of records from a key on, and where to go on. Inodes, then links.
@@ -238,9 +250,13 @@ impl Remote {
             }
             done.push(record.token);
         }
+        self.discard_payloads(&done, GRACE_MS)
+    }
+
+    fn discard_payloads(&self, tokens: &[Token], delay_ms: u64) -> Result<(), RemoteError> {
         let mut txn = self.tree.begin();
-        for token in &done {
-            txn.discard_token(token, GRACE_MS);
+        for token in tokens {
+            txn.discard_catalog(token, delay_ms);
         }
         txn.commit()?;
         Ok(())

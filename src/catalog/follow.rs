@@ -8,7 +8,7 @@ use super::remote::{Remote, RemoteError};
 use super::segment::{Paths, Segment};
 use super::txn::Stale;
 use crate::db::DbError;
-use crate::store::{ListFilter, Token, list_all};
+use crate::store::{ListFilter, StoreErrorKind, Token, list_all};
 
 /// Segments fetched at once.
 const FETCHES: usize = 8;
@@ -47,6 +47,7 @@ impl Remote {
                 (writer, seq, self.fetch_segment(writer, seq, &token).await)
             })
             .buffered(FETCHES);
+        let mut gone = false;
         while let Some((writer, seq, segment)) = fetched.next().await {
             match segment {
                 Ok(segment) => {
@@ -56,10 +57,18 @@ impl Remote {
                 Err(RemoteError::Store(error)) if error.is_retryable() => {
                     return Err(error.into());
                 }
+                // Deleted since it was listed: a checkpoint covers it.
+                Err(RemoteError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
+                    gone = true;
+                }
                 Err(error) => {
                     followed.damaged.push(format!("segment {writer:08x}-{seq}: {error}"));
                 }
             }
+        }
+        drop(fetched);
+        if gone {
+            followed.checkpoint |= self.load_checkpoint(followed).await?;
         }
         followed.stale.extend(self.tree.settle()?);
         Ok(())

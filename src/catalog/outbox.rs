@@ -120,6 +120,12 @@ impl Outbox {
         (!self.beyond).then_some(self.place.len() as u64)
     }
 
+    /// The links among them; `None` if only the database knows.
+    pub(super) fn links(&self) -> Option<Vec<Change>> {
+        let links = self.place.range(Change::Link(0)..).map(|(change, _)| *change);
+        (!self.beyond).then(|| links.collect())
+    }
+
     /// Whether there are more than are kept here. Then the lists are empty from now on,
     /// and whoever asked adds all records again.
     pub(super) fn start_over(&mut self) -> bool {
@@ -169,6 +175,7 @@ mod tests {
         outbox.park(Change::Link(8), 7); // gone meanwhile: nothing to park
         assert_eq!(outbox.look_behind(None, 9), [other]);
         assert_eq!(outbox.len(), Some(3));
+        assert_eq!(outbox.links(), Some(vec![link, other]));
         outbox.wake(8);
         assert_eq!(outbox.look_behind(None, 9), [other]);
         outbox.wake(7);

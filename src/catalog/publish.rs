@@ -234,7 +234,7 @@ impl Remote {
         let segment = Segment { writer, seq, records, tokens };
         let name = Paths::segment_name(writer, seq);
         let token = self.put(self.paths.log(), name, &segment.to_bytes()).await?;
-        self.acknowledge(&ready, &token, seq)?;
+        self.acknowledge(&ready, &token)?;
         Ok(ready.len() as u64)
     }
 
@@ -242,6 +242,7 @@ impl Remote {
     /// from now on leaves a tombstone. What has changed since it was found ready (a link
     /// that was removed without a trace, above all) is left for the next segment.
     fn prepare(&self, ready: Vec<Ready>) -> Result<Option<(u64, Vec<Ready>)>, RemoteError> {
+        let writer = self.tree.writer(); // not under the transaction's lock
         let mut txn = self.tree.begin();
         let mut still = Vec::with_capacity(ready.len());
         for item in ready {
@@ -263,6 +264,11 @@ impl Remote {
         }
         let seq = self.tree.db().load::<u64>(&keys::meta("seq"))?.unwrap_or(0) + 1;
         txn.raw(Space::Meta, keys::meta("seq"), Some(crate::db::encode(&seq)));
+        // What a segment of this writer says is in its own tree already. A number that never
+        // reaches the vault leaves no gap here, and no later look applies what is being sent.
+        let mut applied = self.tree.applied(writer)?;
+        applied.add(seq);
+        txn.raw(Space::Meta, keys::applied(writer), Some(crate::db::encode(&applied)));
         for item in &mut ready {
             let Ready::Link(link) = item else { continue };
             if let Some(mut waiting) = txn.outbox_entry(link.id)?
@@ -351,10 +357,7 @@ impl Remote {
         }
     }
 
-    fn acknowledge(&self, ready: &[Ready], token: &Token, seq: u64) -> Result<(), RemoteError> {
-        let writer = self.tree.writer();
-        let mut applied = self.tree.applied(writer)?;
-        applied.add(seq);
+    fn acknowledge(&self, ready: &[Ready], token: &Token) -> Result<(), RemoteError> {
         let mut txn = self.tree.begin();
         for item in ready {
             match item {
@@ -382,9 +385,23 @@ impl Remote {
             }
         }
         txn.know_token(token, 0);
-        txn.raw(Space::Meta, keys::applied(writer), Some(crate::db::encode(&applied)));
         txn.commit()?;
         Ok(())
+    }
+
+    /// Whether others know a name whose change waits here for a content to be in the vault:
+    /// what the tree says of it must not be told yet.
+    pub(super) fn holds_back_known_names(&self) -> Result<bool, RemoteError> {
+        let Some(links) = self.tree.outbox.lock().links() else { return Ok(true) };
+        for change in links {
+            let Change::Link(id) = change else { continue };
+            let link = self.tree.db().load::<Link>(&keys::link(id))?;
+            let known = link.is_some_and(|link| link.published);
+            if known && matches!(self.look_at(change)?, State::Held(_)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -406,15 +423,19 @@ mod tests {
     use crate::crypto::{LocalKeys, MasterKey, PayloadCipher};
     use crate::db::Db;
     use crate::env::Env;
-    use crate::store::MemoryStore;
+    use crate::store::{MemoryStore, Op, StoreErrorKind};
 
     fn remote(dir: &std::path::Path) -> Remote {
+        remote_on(dir, Arc::new(MemoryStore::default()))
+    }
+
+    fn remote_on(dir: &std::path::Path, store: Arc<MemoryStore>) -> Remote {
         let (key, env) = (MasterKey::from_bytes([5; 32]), Env::seeded(3));
         let keys = Arc::new(LocalKeys::new(&key));
         let db = Arc::new(Db::open(dir, keys.clone(), env.clone()).unwrap());
         let tree = Arc::new(Tree::open(db, keys.clone(), env.clone(), 0, 0).unwrap());
         let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
-        let (store, paths) = (Arc::new(MemoryStore::default()), Paths::new(&key.key_id()));
+        let paths = Paths::new(&key.key_id());
         Remote { tree, store, cipher, keys, env, paths }
     }
 
@@ -481,5 +502,42 @@ mod tests {
         set_dirty(&remote, files[7], false);
         let published = remote.publish().await.unwrap();
         assert_eq!((published.sent, published.held), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn a_number_that_did_not_reach_the_vault_leaves_no_gap() {
+        let (dir, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::default()));
+        let remote = remote_on(dir.path(), store.clone());
+        for (number, after) in [(1, false), (2, true), (3, false)] {
+            make(&remote, &format!("file {number}"));
+            match after {
+                true => store.fail_next_after_effect(Op::Put, 1, StoreErrorKind::TimedOut),
+                false => store.fail_next(Op::Put, 1, StoreErrorKind::Unavailable),
+            }
+            remote.publish().await.unwrap_err();
+            assert!(remote.publish().await.unwrap().sent > 0);
+            let applied = remote.tree.applied(remote.tree.writer()).unwrap();
+            assert_eq!((applied.through, applied.beyond.len()), (2 * number, 0));
+        }
+    }
+
+    /// Content that waits does not keep checkpoints from being written, unless others would
+    /// see a name without its content.
+    #[tokio::test]
+    async fn a_checkpoint_waits_only_for_known_names_that_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let remote = remote(dir.path());
+        make(&remote, "known");
+        remote.publish().await.unwrap();
+        let new = make(&remote, "new");
+        set_dirty(&remote, new, true);
+        remote.publish().await.unwrap();
+        assert!(remote.checkpoint().await.unwrap(), "nobody knows of the new file");
+        remote.tree.rename((ROOT_INO, b"new"), (ROOT_INO, b"known"), true, false).unwrap();
+        remote.publish().await.unwrap();
+        assert!(!remote.checkpoint().await.unwrap(), "the known name would lose its content");
+        set_dirty(&remote, new, false);
+        remote.publish().await.unwrap();
+        assert!(remote.checkpoint().await.unwrap());
     }
 }

@@ -53,6 +53,14 @@ pub struct Garbage {
     pub manifest: bool,
     /// Of a part or a manifest: what other files of this family use stays.
     pub family: Option<Ino>,
+    /// Whether it is a payload of the catalog itself, which no record names.
+    pub catalog: bool,
+}
+
+impl Garbage {
+    fn new(token: &Token) -> Self {
+        Self { token: token.clone(), manifest: false, family: None, catalog: false }
+    }
 }
 
 /// A running change. Dropping it without [`Txn::commit`] changes nothing.
@@ -229,27 +237,33 @@ impl<'a> Txn<'a> {
 
     /// Notes that a token that nobody shares may be deleted after `delay_ms`.
     pub fn discard_token(&mut self, token: &Token, delay_ms: u64) {
-        self.discard(Garbage { token: token.clone(), manifest: false, family: None }, delay_ms);
+        self.discard(&Garbage::new(token), delay_ms);
+    }
+
+    /// The same of a payload of the catalog.
+    pub fn discard_catalog(&mut self, token: &Token, delay_ms: u64) {
+        self.discard(&Garbage { catalog: true, ..Garbage::new(token) }, delay_ms);
     }
 
     /// Notes that a part may be deleted after `delay_ms`, unless its family uses it.
     pub fn discard_part(&mut self, token: &Token, family: Option<Ino>, delay_ms: u64) {
-        self.discard(Garbage { token: token.clone(), manifest: false, family }, delay_ms);
+        self.discard(&Garbage { family, ..Garbage::new(token) }, delay_ms);
     }
 
     /// Notes that a version may be deleted after `delay_ms`, with all its parts.
     pub fn discard_version(&mut self, version: &Version, delay_ms: u64) {
         let family = version.family();
-        if let Some(token) = version.token().cloned() {
-            self.discard(Garbage { token, manifest: family.is_some(), family }, delay_ms);
+        if let Some(token) = version.token() {
+            let manifest = family.is_some();
+            self.discard(&Garbage { manifest, family, ..Garbage::new(token) }, delay_ms);
         }
     }
 
-    fn discard(&mut self, garbage: Garbage, delay_ms: u64) {
+    fn discard(&mut self, garbage: &Garbage, delay_ms: u64) {
         let due = self.tree.env.millis().saturating_add(delay_ms);
         self.writer.garbage += 1;
         let number = self.tree.env.random_u64() ^ self.writer.garbage;
-        self.raw(Space::Meta, keys::garbage(due, number), Some(encode(&garbage)));
+        self.raw(Space::Meta, keys::garbage(due, number), Some(encode(garbage)));
     }
 
     /// Puts a live link into the entry table and counts it.

@@ -225,19 +225,24 @@ impl Vfs {
         }
     }
 
-    /// Deletes tokens whose time has come, once no unpublished record may still need them.
+    /// Deletes tokens whose time has come, once no unpublished record may still need them:
+    /// none needs what the catalog itself has done with.
     pub(super) async fn delete_due(&self) -> VfsResult<()> {
-        // What is due now waits for nothing that is recorded later.
-        if self.config.read_only || !self.outbox_drains().await? {
+        if self.config.read_only {
             return Ok(());
         }
+        // What is due now waits for nothing that is recorded later.
+        let drained = self.outbox_drains().await?;
         let now = self.env.millis();
         let mut due = Vec::new();
         self.tree.db().scan(keys::GARBAGE, keys::GARBAGE, |key, value| {
             if keys::number(key, 1) > now || due.len() >= DELETIONS {
                 return Ok(false);
             }
-            due.push((key.to_vec(), decode::<Garbage>(&value)?));
+            let garbage = decode::<Garbage>(&value)?;
+            if drained || garbage.catalog {
+                due.push((key.to_vec(), garbage));
+            }
             Ok(true)
         })?;
         let (shared, alone): (Vec<_>, Vec<_>) =
