@@ -167,7 +167,20 @@ impl App {
         prepare: impl Future<Output = Result<P, Refusal>> + Send + 'static,
         step: impl FnOnce(&mut Tx<'_>, P) -> Result<Option<String>, Refusal> + Send + 'static,
     ) -> Uuid {
-        let id = self.new_id();
+        self.accept_as(self.new_id(), op, profile, durability, prepare, step).await
+    }
+
+    /// As [`App::accept`], under an id from [`App::new_id`]: for a command that makes
+    /// something which is known by the command's id from then on.
+    pub(super) async fn accept_as<P: Send + 'static>(
+        self: &Arc<Self>,
+        id: Uuid,
+        op: &'static str,
+        profile: Option<Uuid>,
+        durability: Durability,
+        prepare: impl Future<Output = Result<P, Refusal>> + Send + 'static,
+        step: impl FnOnce(&mut Tx<'_>, P) -> Result<Option<String>, Refusal> + Send + 'static,
+    ) -> Uuid {
         self.running.lock().insert(id);
         let fault = self.faults.strike(Moment::Ack, &[op, ACK]);
         let early = fault == Some(Fault::EarlyAck);

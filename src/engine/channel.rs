@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 use super::app::App;
 use super::hub::{Outbox, Socket};
-use super::{profiles, secrets};
+use super::refusal::Refusal;
+use super::{oauth, profiles, scopes, secrets};
 
 const PING: Duration = Duration::from_secs(30);
 /// Requests on the channel are small.
@@ -123,15 +124,28 @@ impl Session {
 
     fn join(&mut self, data: &RequestData) -> (u16, Value) {
         let token = data.authorization_token.as_deref().unwrap_or_default();
-        let found = profiles::session(&*self.app.db, &secrets::digest(token), self.app.now());
-        let Ok(Some(session)) = found else {
-            return (401, json!({ "message": "invalid token" }));
+        let profile = match self.profile(&secrets::digest(token)) {
+            Ok(profile) => profile,
+            Err(Refusal::Scope) => return (403, json!({ "message": Refusal::Scope.to_string() })),
+            Err(_) => return (401, json!({ "message": "invalid token" })),
         };
         self.leave();
         let channel = self.app.new_id();
-        self.joined = Some((session.profile, channel));
+        self.joined = Some((profile, channel));
         let message = "Successfully joined profile channel.";
         (200, json!({ "channelId": channel, "message": message }))
+    }
+
+    /// The profile of a login's token, or of an access token that may see data: the
+    /// answers to every data request of the profile pass here.
+    fn profile(&self, digest: &[u8; 32]) -> Result<Uuid, Refusal> {
+        let (db, now) = (&*self.app.db, self.app.now());
+        if let Some(session) = profiles::session(db, digest, now)? {
+            return Ok(session.profile);
+        }
+        let access = oauth::access(db, digest, now)?.ok_or(Refusal::Unauthorized)?;
+        let sees_data = scopes::cover(&access.scopes, "data_token.all");
+        if sees_data { Ok(access.profile) } else { Err(Refusal::Scope) }
     }
 
     fn leave_channel(&mut self, data: &RequestData) -> (u16, Value) {

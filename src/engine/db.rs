@@ -57,6 +57,18 @@ pub(super) enum Space {
     Payloads = 9,
     /// Payload id of each payload file -> nothing.
     Files = 10,
+    /// Application id -> OAuth application.
+    OauthApplications = 32,
+    /// Owner and application id -> nothing.
+    OauthOwned = 33,
+    /// Client id -> application id.
+    OauthClients = 34,
+    /// Command id -> request for an authorization code.
+    OauthRequests = 35,
+    /// Digest of an authorization code -> what it opens.
+    OauthCodes = 36,
+    /// Digest of an access token -> the pair it belongs to.
+    OauthAccess = 37,
 }
 
 // The engine shares a process with a mount whose memory is bounded: small buffers.

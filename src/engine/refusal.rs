@@ -43,6 +43,14 @@ pub(super) enum Refusal {
     Rejected(String),
     #[error("the engine could not store this")]
     Storage(#[from] StorageError),
+    #[error("the access token's scopes do not cover this call")]
+    Scope,
+    #[error("{0}: it was retrieved already, and is shown once only")]
+    AlreadyRetrieved(&'static str),
+    #[error("application not found")]
+    NoApplication,
+    #[error("authorization code not found")]
+    NoCode,
 }
 
 impl Refusal {
@@ -55,8 +63,12 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized | Self::Credentials => StatusCode::UNAUTHORIZED,
-            Self::NoKey | Self::NotOwner => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::NoToken | Self::NoDevice => StatusCode::NOT_FOUND,
+            Self::NoKey | Self::NotOwner | Self::Scope => StatusCode::FORBIDDEN,
+            Self::NotFound
+            | Self::NoToken
+            | Self::NoDevice
+            | Self::NoApplication
+            | Self::NoCode => StatusCode::NOT_FOUND,
             Self::UsernameTaken => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -66,6 +78,7 @@ impl Refusal {
             | Self::NoStorage
             | Self::WrongPassword
             | Self::Parameter(..)
+            | Self::AlreadyRetrieved(_)
             | Self::Rejected(_) => StatusCode::UNPROCESSABLE_ENTITY,
         }
     }
@@ -90,6 +103,10 @@ impl Refusal {
             Self::Parameter(..) => "parameter.error",
             Self::Rejected(reason) => reason,
             Self::Storage(_) => "engine.storage",
+            Self::Scope => "oauth.insufficient_scope",
+            Self::AlreadyRetrieved(_) => "oauth.already_retrieved",
+            Self::NoApplication => "oauth.application_not_found",
+            Self::NoCode => "oauth.code_not_found",
         }
     }
 }

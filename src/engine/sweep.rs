@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
+
 use super::app::App;
 use super::commit::{Durability, Tx};
 use super::db::{Space, StorageError};
 use super::records::{Session, decode, expiry_token};
-use super::tokens;
+use super::{oauth, tokens};
 
 /// Records removed by one commit.
 const BATCH: usize = 512;
@@ -18,9 +20,9 @@ const RECLAIM_BYTES: u64 = 64 << 20;
 
 type Keys = Vec<Vec<u8>>;
 
-/// Expired reservations and aliases, ended sessions, old command outcomes. Nothing that
-/// ran out before `since` is left, so the search starts there and does not walk over what
-/// earlier sweeps removed.
+/// Expired reservations and aliases, ended sessions and OAuth grants, old command outcomes.
+/// Nothing that ran out before `since` is left, so the search starts there and does not
+/// walk over what earlier sweeps removed.
 pub(super) async fn expire_records(
     app: &Arc<App>,
     since: u64,
@@ -29,7 +31,14 @@ pub(super) async fn expire_records(
     let key = |at: u64| at.to_be_bytes().to_vec();
     let (from, upto) = (key(since), key(now.saturating_add(1)));
     remove(app, Space::Expiries, move |app| keys(app, Space::Expiries, &from, &upto)).await?;
-    remove(app, Space::Sessions, move |app| ended_sessions(app, now)).await?;
+    let session_end = |session: &Session| session.expires_at;
+    remove(app, Space::Sessions, ended(Space::Sessions, now, session_end)).await?;
+    let request_end = |request: &oauth::Request| request.expires_at;
+    remove(app, Space::OauthRequests, ended(Space::OauthRequests, now, request_end)).await?;
+    let code_end = |code: &oauth::Code| code.expires_at;
+    remove(app, Space::OauthCodes, ended(Space::OauthCodes, now, code_end)).await?;
+    let pair_end = |pair: &oauth::Access| pair.refresh_expires_at;
+    remove(app, Space::OauthAccess, ended(Space::OauthAccess, now, pair_end)).await?;
     // A command id begins with its milliseconds, as 48 bits.
     let key = |at: u64| at.saturating_sub(COMMANDS_MS).to_be_bytes()[2..].to_vec();
     let (from, upto) = (key(since), key(now));
@@ -94,17 +103,24 @@ fn keys(app: &App, space: Space, from: &[u8], upto: &[u8]) -> Result<Keys, Stora
     Ok(keys)
 }
 
-fn ended_sessions(app: &App, now: u64) -> Result<Keys, StorageError> {
-    let mut keys = Keys::new();
-    for item in app.db.view().from(Space::Sessions, &[], &[]) {
-        let (key, value) = item?;
-        let session: Session = decode(&value)?;
-        if session.expires_at <= now {
-            keys.push(key);
+/// Finds keys of a space whose records have ended, by looking at all of them: there are
+/// few of each kind.
+fn ended<T: DeserializeOwned>(
+    space: Space,
+    now: u64,
+    end: impl Fn(&T) -> u64 + Clone + Send + 'static,
+) -> impl Fn(&App) -> Result<Keys, StorageError> + Clone + Send + 'static {
+    move |app| {
+        let mut keys = Keys::new();
+        for item in app.db.view().from(space, &[], &[]) {
+            let (key, value) = item?;
+            if end(&decode(&value)?) <= now {
+                keys.push(key);
+            }
+            if keys.len() == BATCH {
+                break;
+            }
         }
-        if keys.len() == BATCH {
-            break;
-        }
+        Ok(keys)
     }
-    Ok(keys)
 }

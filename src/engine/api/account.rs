@@ -10,7 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::params::{Caller, Fields};
-use super::reply;
+use super::{oauth, reply};
 use crate::engine::app::App;
 use crate::engine::commit::Durability;
 use crate::engine::db::Space;
@@ -154,6 +154,10 @@ pub(super) async fn reauthorize(
         Some(_) => return Err(Refusal::parameter("ttl", "not one of the lifetimes offered")),
         None => app.config.session_ttl,
     };
+    if caller.application.is_some() {
+        // It has a refresh token for that; here it would become a login with every right.
+        return Err(Refusal::Scope);
+    }
     let (profile, digest) = (caller.profile, caller.digest);
     if app.shape.read().reauthorize == Reauthorize::Replace {
         return replace_session(&app, caller, ttl).await;
@@ -180,7 +184,9 @@ async fn replace_session(app: &App, caller: Caller, ttl: Duration) -> Result<Res
 async fn end_session(app: &App, caller: Caller) -> Result<(), Refusal> {
     app.committer
         .run(Durability::Machine, move |tx| {
-            tx.remove(Space::Sessions, &caller.digest);
+            // An access token takes its refresh token with it.
+            let space = caller.application.map_or(Space::Sessions, |_| Space::OauthAccess);
+            tx.remove(space, &caller.digest);
             Ok(())
         })
         .await
@@ -201,8 +207,11 @@ pub(super) async fn expiry(caller: Caller) -> Response {
 }
 
 /// `GET /profile/retrieve-scope`.
-pub(super) async fn scope(_caller: Caller) -> Response {
-    reply::ok(&json!(["all"]))
+pub(super) async fn scope(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+) -> Result<Response, Refusal> {
+    Ok(reply::ok(&json!(oauth::own_scopes(&app, &caller)?)))
 }
 
 /// `POST /public-key/register-public-key`.

@@ -12,16 +12,14 @@ use fjall::Slice;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::pages;
 use super::params::{Caller, Fields, scan};
-use super::reply;
 use crate::engine::app::App;
 use crate::engine::commit::Durability;
 use crate::engine::db::{Item, Records, Space, StorageError, View};
 use crate::engine::records::{Entry, Token, context_prefix, order_key};
 use crate::engine::refusal::Refusal;
-use crate::engine::shape::ListForm;
 use crate::engine::time::rfc3339;
-use crate::protocol::{LIST_PAGE_DEFAULT, LIST_PAGE_LIMIT};
 
 /// What a listing asks for.
 struct Asked {
@@ -54,25 +52,17 @@ pub(super) async fn list(
         }
     };
     let items: Vec<Value> = items.iter().map(|(name, token)| item(name, token)).collect();
-    if app.shape.read().list == ListForm::Array {
-        return Ok(reply::ok(&json!(items)));
-    }
-    let meta = json!({ "count": count, "page": page, "perPage": per_page });
-    Ok(reply::ok(&json!({ "items": items, "meta": meta })))
+    Ok(pages::shown(&app, &items, count, (page, per_page)))
 }
 
 impl Asked {
     fn read(profile: Uuid, fields: &Fields) -> Result<Self, Refusal> {
-        let positive = |name, default: usize| match fields.number(name)? {
-            Some(0) => Err(Refusal::parameter(name, "this value should be positive")),
-            Some(n) => Ok(usize::try_from(n).unwrap_or(usize::MAX)),
-            None => Ok(default),
-        };
+        let (page, per_page) = pages::bounds(fields)?;
         let filter = |name: &str| fields.get(&format!("filters[{name}]")).map(str::to_owned);
         Ok(Self {
             profile,
-            page: positive("page", 1)?,
-            per_page: positive("perPage", LIST_PAGE_DEFAULT)?.min(LIST_PAGE_LIMIT),
+            page,
+            per_page,
             file_name: filter("meta.file.fileName"),
             extension: filter("meta.file.extension"),
             data_type: filter("meta.data.type"),

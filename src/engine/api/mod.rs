@@ -4,6 +4,8 @@ mod account;
 mod control;
 mod data_token;
 mod listing;
+mod oauth;
+mod pages;
 mod params;
 mod reply;
 mod storage;
@@ -36,7 +38,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .merge(account_routes())
         .merge(data_token_routes())
         .merge(storage_routes())
-        .merge(control::routes(&app));
+        .merge(control::routes(&app))
+        .merge(oauth::routes());
     routes
         .route("/", get(streams::get).post(streams::upload))
         .route("/ws", get(streams::channel))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::multipart::Multipart;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use bytes::Bytes;
@@ -12,19 +12,23 @@ use uuid::Uuid;
 
 use crate::engine::app::App;
 use crate::engine::db::StorageError;
+use crate::engine::records::Session;
 use crate::engine::refusal::Refusal;
-use crate::engine::{profiles, secrets};
+use crate::engine::{oauth, profiles, scopes, secrets};
 use crate::protocol;
 
 /// Longest name, context or path (protocol reference, E.2).
 const TEXT_BYTES: usize = 1_024;
 
-/// The profile behind a valid `X-DPT-AUTHORIZATION`.
+/// The profile behind a valid `X-DPT-AUTHORIZATION`: a login's token, or an access token
+/// whose scopes cover the call (C.11).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     pub profile: Uuid,
     pub digest: [u8; 32],
     pub expires_at: u64,
+    /// The OAuth application that acts for the profile, if one does.
+    pub application: Option<Uuid>,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -34,9 +38,18 @@ impl FromRequestParts<Arc<App>> for Caller {
         let header = parts.headers.get(protocol::AUTHORIZATION);
         let token = header.and_then(|value| value.to_str().ok()).ok_or(Refusal::Unauthorized)?;
         let digest = secrets::digest(token);
-        let session = profiles::session(&*app.db, &digest, app.now())?;
-        let session = session.ok_or(Refusal::Unauthorized)?;
-        Ok(Self { profile: session.profile, digest, expires_at: session.expires_at })
+        if let Some(Session { profile, expires_at }) =
+            profiles::session(&*app.db, &digest, app.now())?
+        {
+            return Ok(Self { profile, digest, expires_at, application: None });
+        }
+        let access = oauth::access(&*app.db, &digest, app.now())?.ok_or(Refusal::Unauthorized)?;
+        let template = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        if !scopes::allow(&access.scopes, template) {
+            return Err(Refusal::Scope);
+        }
+        let (profile, expires_at) = (access.profile, access.expires_at);
+        Ok(Self { profile, digest, expires_at, application: Some(access.application) })
     }
 }
 
@@ -111,6 +124,25 @@ impl Fields {
             text.parse().map_err(|_| Refusal::parameter(name, "this value should be an integer"))
         };
         self.get(name).map(parse).transpose()
+    }
+
+    /// The values of a PHP list, `name[]=…` (B.2), in order.
+    pub(super) fn list(&self, name: &'static str) -> Result<Vec<String>, Refusal> {
+        Ok(self.map(name)?.into_iter().map(|(_, value)| value).collect())
+    }
+
+    /// The members of a PHP map, `name[key]=…` (B.2), in order.
+    pub(super) fn map(&self, name: &'static str) -> Result<Vec<(String, String)>, Refusal> {
+        let inside = |key: &str| {
+            let key = key.strip_prefix(name)?.strip_prefix('[')?.strip_suffix(']')?;
+            Some(key.to_owned())
+        };
+        let members = self.0.iter().filter_map(|(key, value)| Some((inside(key)?, value.clone())));
+        let members: Vec<_> = members.collect();
+        match members.iter().any(|(key, value)| key.len().max(value.len()) > TEXT_BYTES) {
+            true => Err(Refusal::parameter(name, "too long")),
+            false => Ok(members),
+        }
     }
 }
 

@@ -31,6 +31,7 @@ impl IntoResponse for Refusal {
         if self.status() == StatusCode::UNPROCESSABLE_ENTITY {
             value["errors"] = match &self {
                 Self::Parameter(field, reason) => json!({ *field: [reason] }),
+                Self::AlreadyRetrieved(field) => json!({ *field: [self.to_string()] }),
                 other => json!({ "token": [other.to_string()] }),
             };
         }
