@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use engine_support::{PASSWORD, PATIENCE, Rig, USER, body, header, with_query};
+use engine_support::{Client, PASSWORD, PATIENCE, Rig, USER, body, header, with_query};
 use privicorefs::protocol::{self, path};
 use reqwest::multipart::Form;
 use reqwest::{Method, StatusCode};
@@ -399,4 +399,42 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     client.faults(json!([])).await;
     let again = client.http.post(stream).body(vec![1; 10]).send().await.unwrap();
     assert_eq!(again.status(), StatusCode::UNAUTHORIZED, "the token was used");
+}
+
+#[tokio::test]
+async fn transactions_are_counted_in_all_and_by_day() {
+    let mut rig = Rig::new().await;
+    let (client, mut channel) = rig.user().await;
+    let counts = async |client: &Client| {
+        let reply = client.get(path::STATISTICS).await;
+        assert_eq!(reply.status(), StatusCode::OK);
+        body(reply).await
+    };
+    let of = |stores: u64, retrievals: u64, deletions: u64| json!({ "stores": stores, "retrievals": retrievals, "deletions": deletions });
+    assert_eq!(counts(&client).await, json!({ "total": of(0, 0, 0), "days": [] }));
+    let one = client.store(&mut channel, "/", "one", b"1").await;
+    client.upload(&mut channel, "/", "two", vec![2; 100_000]).await;
+    client.fetch(&mut channel, &one).await;
+    client.fetch(&mut channel, &one).await;
+    rig.clock.advance(Duration::from_secs(86_400));
+    let client = rig.login(USER).await;
+    let mut channel = client.join().await;
+    client.delete(&mut channel, &one).await;
+    // Neither is one of these: a token that is not there, and a call that is refused.
+    assert_eq!(client.delete(&mut channel, &one).await["command_status"], 3);
+    assert_eq!(client.post(path::REQUEST_DATA, &[("token", &one)]).await.status(), 404);
+    let mut first = of(2, 2, 0);
+    first["date"] = json!("2023-11-14");
+    let mut second = of(0, 0, 1);
+    second["date"] = json!("2023-11-15");
+    let expected = json!({ "total": of(2, 2, 1), "days": [first, second] });
+    assert_eq!(counts(&client).await, expected);
+    rig.restart().await;
+    let client = rig.login(USER).await;
+    assert_eq!(counts(&client).await, expected);
+    let bob = rig.register("bob").await;
+    assert_eq!(counts(&bob).await["total"], of(0, 0, 0));
+    assert_eq!(rig.anonymous().get(path::STATISTICS).await.status(), StatusCode::UNAUTHORIZED);
+    let posted = client.post(path::STATISTICS, &[]).await;
+    assert_eq!(posted.status(), StatusCode::METHOD_NOT_ALLOWED);
 }

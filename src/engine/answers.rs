@@ -10,10 +10,12 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::app::App;
+use super::commit::Durability;
 use super::faults::{ACK, Fault, Moment};
 use super::records::Payload;
 use super::refusal::Refusal;
 use super::shape::{Download, Inline};
+use super::statistics::{self, Transaction};
 use crate::protocol::{self, INLINE_ENGINE_LIMIT, path};
 
 const MESSAGE: u8 = 0;
@@ -58,6 +60,11 @@ async fn answer(app: &App, asked: Asked, fault: Option<Fault>) -> Result<(), Ref
         return Ok(());
     }
     app.remember_read(command, None);
+    // Before the answer, so that whoever has it sees it counted; without a sync of its own.
+    let now = app.now();
+    app.committer.post(Durability::Process, move |tx| {
+        statistics::count_at(tx, profile, Transaction::Retrieval, now)
+    });
     // One delay for both: they leave together.
     app.ack(profile, command, None, None).await;
     let inline = app.shape.read().inline;

@@ -255,6 +255,22 @@ impl Committer {
         released.await.unwrap_or_else(|_| Err(E::from(StorageError::Stopped)))
     }
 
+    /// Runs `step` before whatever is handed in later; nobody waits for it or hears of it.
+    pub(super) fn post(
+        &self,
+        durability: Durability,
+        step: impl FnOnce(&mut Tx<'_>) -> Result<(), StorageError> + Send + 'static,
+    ) {
+        let mutation: Mutation = Box::new(move |tx| {
+            if let Err(error) = tx.attempt(step) {
+                tracing::warn!(%error, "a note was not taken");
+            }
+            Box::new(|_| {})
+        });
+        // A committer that has stopped takes no notes.
+        let _ = self.jobs.send(Job::Run(durability, mutation));
+    }
+
     /// Permanent tokens as of the last commit.
     pub(super) fn tokens(&self) -> u64 {
         self.gauges.tokens.load(Ordering::Relaxed)

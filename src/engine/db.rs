@@ -69,6 +69,8 @@ pub(super) enum Space {
     OauthCodes = 36,
     /// Digest of an access token -> the pair it belongs to.
     OauthAccess = 37,
+    /// Profile id -> counts of transactions.
+    Statistics = 48,
 }
 
 // The engine shares a process with a mount whose memory is bounded: small buffers.

@@ -50,6 +50,7 @@ mod scopes;
 mod secrets;
 mod shape;
 mod start;
+mod statistics;
 mod sweep;
 mod time;
 mod tokens;

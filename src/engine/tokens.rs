@@ -23,6 +23,7 @@ use super::records::{
     Entry, FileMeta, Payload, Profile, RiskMeta, Token, context_key, expiry_key, order_key,
 };
 use super::refusal::Refusal;
+use super::statistics::{self, Transaction};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -123,6 +124,7 @@ pub(super) fn fill(
         return Err(Refusal::AlreadyExchanged);
     }
     need_storage(tx, profile)?;
+    statistics::count(tx, profile, Transaction::Store)?;
     found.token.payload = Some(tx.keep(id, received)?);
     store(tx, &found.name, found.token)?;
     Ok(())
@@ -203,6 +205,7 @@ pub(super) fn replace(
         return Err(Refusal::Temporary);
     }
     need_storage(tx, profile)?;
+    statistics::count(tx, profile, Transaction::Store)?;
     apply(tx, &mut found, change);
     let old: Option<Payload> = found.token.payload.replace(tx.keep(id, received)?);
     if let Some(old) = old {
@@ -267,6 +270,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, profile: Uuid, name: &str) -> Result<(), R
     tx.remove(Space::Order, &order_key(profile, sequence));
     tx.remove(Space::Contexts, &context_key(profile, &context, sequence));
     tx.unlisted(profile, sequence);
+    statistics::count(tx, profile, Transaction::Deletion)?;
     if let Some(payload) = payload {
         tx.discard(payload);
     }

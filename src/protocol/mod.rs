@@ -100,6 +100,8 @@ pub mod path {
     pub const STORAGE_REMOVE: &str = "/storage/remove";
     /// C.2, known from the vendor's own client only.
     pub const SCOPE: &str = "/profile/retrieve-scope";
+    /// C.4.12; the path is our choice.
+    pub const STATISTICS: &str = "/data-token/transaction-count-statistics";
 }
 
 /// Older paths of the same calls (C.12), still answered by the engine.

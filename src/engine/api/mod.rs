@@ -8,6 +8,7 @@ mod oauth;
 mod pages;
 mod params;
 mod reply;
+mod statistics;
 mod storage;
 mod streams;
 mod utility;
@@ -39,7 +40,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .merge(data_token_routes())
         .merge(storage_routes())
         .merge(control::routes(&app))
-        .merge(oauth::routes());
+        .merge(oauth::routes())
+        .merge(statistics::routes());
     routes
         .route("/", get(streams::get).post(streams::upload))
         .route("/ws", get(streams::channel))
