@@ -69,6 +69,16 @@ pub(super) enum Space {
     OauthCodes = 36,
     /// Digest of an access token -> the pair it belongs to.
     OauthAccess = 37,
+    /// Directory id -> directory.
+    Directories = 40,
+    /// Directory and profile -> member.
+    DirectoryMembers = 41,
+    /// Profile and directory -> nothing.
+    DirectoriesOf = 42,
+    /// Invitation id -> invitation.
+    DirectoryInvites = 43,
+    /// Directory and profile, and profile and directory -> invitation id.
+    DirectoryInvited = 44,
     /// Profile id -> counts of transactions.
     Statistics = 48,
 }

@@ -1,7 +1,7 @@
 //! The embedded engine: a small, durable Privicore server.
 //!
 //! It speaks the wire of the project's protocol reference, sections B.2 to B.8, C.1 to
-//! C.4 and C.6: HTTP calls, the WebSocket channel, upload and download streams, all on
+//! C.4, C.6, C.10 and C.11: HTTP calls, the WebSocket channel, upload and download streams, all on
 //! one listener. It never sees a key: payloads are opaque, and this module depends on
 //! `protocol` and `env` only.
 //!
@@ -9,6 +9,7 @@
 //! api       routes, parameters, answers       channel, hub   sockets and who is joined
 //! app       shared state; a command's way to its ack          answers, downloads   data requests
 //! tokens, profiles   what calls mean, as steps of a commit    sweep    what runs out
+//! oauth, directory, statistics   the same                     scopes   what a token may do
 //! commit    one writer, group commit          listing   the order of tokens, in memory
 //! db, records   fjall keyspaces and keys      payload   files for large payloads
 //! faults, shape, metrics   for tests          net   connections that can be cut
@@ -35,6 +36,7 @@ mod app;
 mod channel;
 mod commit;
 mod db;
+mod directory;
 mod downloads;
 mod faults;
 mod hub;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::commit::Tx;
 use super::db::{Db, Records, Space, StorageError};
+use super::records::{pair_key, second_id};
 use super::refusal::Refusal;
 use super::secrets;
 
@@ -76,10 +77,6 @@ pub(super) struct Pair {
     pub refresh: Digest,
 }
 
-fn joined(one: Uuid, two: Uuid) -> Vec<u8> {
-    [one.as_bytes().as_slice(), two.as_bytes()].concat()
-}
-
 /// The application of an id.
 pub(super) fn application(records: &impl Records, id: Uuid) -> Result<Application, Refusal> {
     records.load(Space::OauthApplications, id.as_bytes())?.ok_or(Refusal::NoApplication)
@@ -113,8 +110,7 @@ pub(super) fn owned(db: &Db, owner: Uuid) -> Result<Vec<(Uuid, Application)>, Re
     let mut found = Vec::new();
     for item in view.from(Space::OauthOwned, owner.as_bytes(), owner.as_bytes()) {
         let (key, _) = item?;
-        let id = key.get(16..).and_then(|id| Uuid::from_slice(id).ok());
-        let id = id.ok_or(StorageError::Record)?;
+        let id = second_id(&key)?;
         found.push((id, application(&view, id)?));
     }
     Ok(found)
@@ -128,7 +124,7 @@ pub(super) fn register(
 ) -> Result<(), Refusal> {
     tx.put(Space::OauthApplications, id.as_bytes(), application)?;
     tx.put(Space::OauthClients, application.client_id.as_bytes(), &id)?;
-    tx.put_raw(Space::OauthOwned, &joined(application.owner, id), Vec::new().into());
+    tx.put_raw(Space::OauthOwned, &pair_key(application.owner, id), Vec::new().into());
     Ok(())
 }
 

@@ -177,3 +177,14 @@ pub(super) fn expiry_token(key: &[u8]) -> Option<&str> {
 pub(super) fn trailing_sequence(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
+
+/// `one | two`: something that belongs to two ids, found by the first.
+pub(super) fn pair_key(one: Uuid, two: Uuid) -> Vec<u8> {
+    [one.as_bytes().as_slice(), two.as_bytes()].concat()
+}
+
+/// The second id of a pair key.
+pub(super) fn second_id(key: &[u8]) -> Result<Uuid, StorageError> {
+    let id = key.get(16..).and_then(|id| Uuid::from_slice(id).ok());
+    id.ok_or(StorageError::Record)
+}

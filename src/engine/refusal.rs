@@ -51,6 +51,20 @@ pub(super) enum Refusal {
     NoApplication,
     #[error("authorization code not found")]
     NoCode,
+    #[error("directory not found")]
+    NoDirectory,
+    #[error("profile not found")]
+    NoProfile,
+    #[error("invitation not found")]
+    NoInvitation,
+    #[error("this profile is not in the directory")]
+    NotMember,
+    #[error("only the directory's owner may do this")]
+    NotDirectoryOwner,
+    #[error("the profile was invited, not made by the directory: it stays its own")]
+    NotManaged,
+    #[error("the profile is in the directory already, or invited")]
+    AlreadyInvited,
 }
 
 impl Refusal {
@@ -63,12 +77,20 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized | Self::Credentials => StatusCode::UNAUTHORIZED,
-            Self::NoKey | Self::NotOwner | Self::Scope => StatusCode::FORBIDDEN,
+            Self::NoKey
+            | Self::NotOwner
+            | Self::Scope
+            | Self::NotMember
+            | Self::NotDirectoryOwner
+            | Self::NotManaged => StatusCode::FORBIDDEN,
             Self::NotFound
             | Self::NoToken
             | Self::NoDevice
             | Self::NoApplication
-            | Self::NoCode => StatusCode::NOT_FOUND,
+            | Self::NoCode
+            | Self::NoDirectory
+            | Self::NoProfile
+            | Self::NoInvitation => StatusCode::NOT_FOUND,
             Self::UsernameTaken => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -79,6 +101,7 @@ impl Refusal {
             | Self::WrongPassword
             | Self::Parameter(..)
             | Self::AlreadyRetrieved(_)
+            | Self::AlreadyInvited
             | Self::Rejected(_) => StatusCode::UNPROCESSABLE_ENTITY,
         }
     }
@@ -107,6 +130,13 @@ impl Refusal {
             Self::AlreadyRetrieved(_) => "oauth.already_retrieved",
             Self::NoApplication => "oauth.application_not_found",
             Self::NoCode => "oauth.code_not_found",
+            Self::NoDirectory => "directory.not_found",
+            Self::NoProfile => "directory.profile_not_found",
+            Self::NoInvitation => "directory.invitation_not_found",
+            Self::NotMember => "directory.not_a_member",
+            Self::NotDirectoryOwner => "profile.not_an_owner",
+            Self::NotManaged => "directory.profile_not_managed",
+            Self::AlreadyInvited => "directory.already_a_member",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Source: the project's protocol reference, sections B and C. The client reads every
 //! variant tolerantly with its own readers; the engine writes the documented shape.
 
+pub mod directory;
 pub mod oauth;
 pub mod public_key;
 

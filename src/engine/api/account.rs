@@ -27,7 +27,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// A password good enough to be set.
-fn new_password(fields: &Fields, name: &'static str) -> Result<String, Refusal> {
+pub(super) fn new_password(fields: &Fields, name: &'static str) -> Result<String, Refusal> {
     let password = fields.required(name)?;
     if secrets::is_strong(&password) {
         Ok(password)
@@ -36,7 +36,7 @@ fn new_password(fields: &Fields, name: &'static str) -> Result<String, Refusal> 
     }
 }
 
-async fn hash(app: &App, password: String) -> Result<PasswordHash, Refusal> {
+pub(super) async fn hash(app: &App, password: String) -> Result<PasswordHash, Refusal> {
     let (env, iterations) = (app.env.clone(), app.config.password_iterations);
     app.stretch(move || PasswordHash::new(&env, &password, iterations)).await
 }

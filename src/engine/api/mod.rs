@@ -3,6 +3,7 @@
 mod account;
 mod control;
 mod data_token;
+mod directory;
 mod listing;
 mod oauth;
 mod pages;
@@ -41,6 +42,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .merge(storage_routes())
         .merge(control::routes(&app))
         .merge(oauth::routes())
+        .merge(directory::routes())
         .merge(statistics::routes());
     routes
         .route("/", get(streams::get).post(streams::upload))

@@ -32,6 +32,7 @@ impl IntoResponse for Refusal {
             value["errors"] = match &self {
                 Self::Parameter(field, reason) => json!({ *field: [reason] }),
                 Self::AlreadyRetrieved(field) => json!({ *field: [self.to_string()] }),
+                Self::AlreadyInvited => json!({ "profileId": [self.to_string()] }),
                 other => json!({ "token": [other.to_string()] }),
             };
         }
