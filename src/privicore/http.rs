@@ -6,6 +6,7 @@
 //!   certificates.
 //! * Every wait has a deadline: connection, whole reply (API), head and each chunk (streams).
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, Response};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -38,12 +39,14 @@ const REPLY_LIMIT: usize = 16 << 20;
 pub(super) struct Call {
     pub(super) operation: &'static str,
     pub(super) method: Method,
-    pub(super) path: &'static str,
+    pub(super) path: Cow<'static, str>,
     /// Last segment of the path, to be escaped.
     pub(super) id: Option<String>,
     /// Encoded query.
     pub(super) query: Option<String>,
     pub(super) body: CallBody,
+    /// The `Authorization` header of OAuth calls (C.11).
+    pub(super) basic: Option<HeaderValue>,
 }
 
 /// A call's body, encoded.
@@ -55,18 +58,19 @@ pub(super) enum CallBody {
 }
 
 impl Call {
-    pub(super) fn get(operation: &'static str, path: &'static str) -> Self {
+    pub(super) fn get(operation: &'static str, path: impl Into<Cow<'static, str>>) -> Self {
         let (method, body) = (Method::GET, CallBody::Empty);
-        Self { operation, method, path, id: None, query: None, body }
+        let path = path.into();
+        Self { operation, method, path, id: None, query: None, body, basic: None }
     }
 
-    pub(super) fn post(operation: &'static str, path: &'static str) -> Self {
+    pub(super) fn post(operation: &'static str, path: impl Into<Cow<'static, str>>) -> Self {
         Self { method: Method::POST, ..Self::get(operation, path) }
     }
 
     pub(super) fn form(
         operation: &'static str,
-        path: &'static str,
+        path: impl Into<Cow<'static, str>>,
         fields: &[(&str, &str)],
     ) -> Self {
         let body = CallBody::Form(Bytes::from(encode(fields)));
@@ -187,6 +191,10 @@ impl Http {
         };
         let request = match token {
             Some(token) => request.header(protocol::AUTHORIZATION, token),
+            None => request,
+        };
+        let request = match &call.basic {
+            Some(basic) => request.header(AUTHORIZATION, basic),
             None => request,
         };
         let exchange = async {

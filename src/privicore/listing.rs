@@ -9,6 +9,12 @@ use crate::store::{ListPage, RiskMeta, Token, TokenRecord};
 
 /// Reads a listing; `None` if it has no list at all.
 pub(super) fn page(json: &Value) -> Option<ListPage> {
+    let (items, more) = items(json)?;
+    Some(ListPage { records: items.iter().filter_map(record).collect(), more })
+}
+
+/// The items of a page, and whether there may be another page.
+pub(super) fn items(json: &Value) -> Option<(&[Value], bool)> {
     let items = json
         .as_array()
         .or_else(|| json.get("items")?.as_array())
@@ -17,7 +23,7 @@ pub(super) fn page(json: &Value) -> Option<ListPage> {
     let per_page = per_page.and_then(|text| text.parse::<usize>().ok()).filter(|&n| n > 0);
     // Without a page size only an empty page, or one without news, is known to be the last.
     let more = !items.is_empty() && per_page.is_none_or(|size| items.len() >= size);
-    Some(ListPage { records: items.iter().filter_map(record).collect(), more })
+    Some((items, more))
 }
 
 /// Reads one record; `None` without a token.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! put, get, tokens      the flows: store, fetch, delete / meta / risk / list
+//! oauth, directory, statistics    optional     calls that a service may not offer
 //! client                authenticated calls, commands and their acknowledgements
 //! session    channel    the authorization token; the WebSocket and its owner task
 //! http       rendezvous requests; where messages and those who wait for them meet
@@ -21,10 +22,13 @@
 mod channel;
 mod client;
 mod config;
+mod directory;
 mod get;
 mod http;
 mod learned;
 mod listing;
+mod oauth;
+mod optional;
 mod push;
 mod put;
 mod register;
@@ -32,10 +36,14 @@ mod rendezvous;
 mod reply;
 mod secret;
 mod session;
+mod statistics;
 mod time;
 mod tokens;
 
 pub use channel::ChannelState;
 pub use client::Client;
 pub use config::ClientConfig;
+pub use directory::{Directory, DirectoryDevice, DirectoryInvitation, DirectoryUser};
+pub use oauth::{AccessToken, AuthorizationCode, OauthApplication, OauthCredentials};
 pub use secret::Secret;
+pub use statistics::{TransactionCounts, TransactionStatistics};
