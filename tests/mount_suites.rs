@@ -129,9 +129,23 @@ fn lab_for_fsx() -> Lab {
     Lab::with_deadline(&[], Duration::from_secs(600 + operations() / 40))
 }
 
-/// One course of `fsx` on a file of its own.
-fn course(lab: &Lab, machine: &Machine, name: &str, seed: u64, to: u64) -> Child {
-    fsx(lab, &machine.path(name), name, seed, to)
+/// Operations under one seed: `fsx` begins anew with the next.
+const LEG: u64 = 100_000;
+
+/// A course of `fsx` on a file of its own.
+#[track_caller]
+fn course(lab: &Lab, machine: &Machine, name: &str, operations: u64) {
+    let mut left = operations;
+    while left > 0 {
+        let leg = left.min(LEG);
+        let seed = seed(lab, name, leg);
+        let status = fsx(lab, &machine.path(name), name, seed, leg).wait().unwrap();
+        let log = fs::read_to_string(lab.path(&format!("{name}.log"))).unwrap();
+        let tail: Vec<_> = log.lines().rev().take(60).collect();
+        let tail: Vec<_> = tail.into_iter().rev().collect();
+        assert!(status.success(), "fsx on {name}, seed {seed}: {status}\n{}", tail.join("\n"));
+        left -= leg;
+    }
 }
 
 fn fsx(lab: &Lab, file: &Path, name: &str, seed: u64, to: u64) -> Child {
@@ -157,27 +171,19 @@ fn fsx(lab: &Lab, file: &Path, name: &str, seed: u64, to: u64) -> Child {
 
 /// A seed with which `fsx` comes to its end in a local folder. Once in two million
 /// operations it allocates a range of no bytes, which every file system refuses.
-fn seed(lab: &Lab, to: u64) -> u64 {
-    let file = lab.path("local");
+fn seed(lab: &Lab, name: &str, operations: u64) -> u64 {
+    let local = format!("local.{name}");
+    let file = lab.path(&local);
     for seed in random_seed().. {
-        let done = fsx(lab, &file, "local.course", seed, to).wait().unwrap().success();
+        let done = fsx(lab, &file, &local, seed, operations).wait().unwrap().success();
         fs::remove_file(&file).unwrap();
         if done {
-            show(&format!("fsx: seed {seed}"));
+            show(&format!("fsx on {name}: {operations} operations of seed {seed}"));
             return seed;
         }
         show(&format!("fsx: seed {seed} fails in a local folder too"));
     }
     panic!("no seed is left");
-}
-
-#[track_caller]
-fn finish(lab: &Lab, name: &str, mut child: Child) {
-    let status = child.wait().unwrap();
-    let log = fs::read_to_string(lab.path(&format!("{name}.log"))).unwrap();
-    let tail: Vec<_> = log.lines().rev().take(60).collect();
-    let tail: Vec<_> = tail.into_iter().rev().collect();
-    assert!(status.success(), "fsx on {name}: {status}\n{}", tail.join("\n"));
 }
 
 /// What `fsx` leaves is what it compares with: its file is equal on another machine too.
@@ -195,7 +201,7 @@ fn equal_elsewhere(lab: &Lab, mut machine: Machine, names: &[&str]) {
 fn fsx_on_one_file() {
     let lab = lab_for_fsx();
     let machine = lab.mounted_with("a", &NO_TRASH);
-    finish(&lab, "one", course(&lab, &machine, "one", seed(&lab, operations()), operations()));
+    course(&lab, &machine, "one", operations());
     equal_elsewhere(&lab, machine, &["one"]);
 }
 
@@ -203,16 +209,12 @@ fn fsx_on_one_file() {
 fn fsx_on_four_files_at_once() {
     let lab = lab_for_fsx();
     let machine = lab.mounted_with("a", &NO_TRASH);
-    let (names, each) = (["one", "two", "three", "four"], operations() / 4);
-    let seeds = names.map(|_| seed(&lab, each));
-    let running: Vec<_> = names
-        .iter()
-        .zip(seeds)
-        .map(|(name, seed)| course(&lab, &machine, name, seed, each))
-        .collect();
-    for (name, child) in names.iter().zip(running) {
-        finish(&lab, name, child);
-    }
+    let names = ["one", "two", "three", "four"];
+    std::thread::scope(|scope| {
+        for name in names {
+            scope.spawn(|| course(&lab, &machine, name, operations() / 4));
+        }
+    });
     equal_elsewhere(&lab, machine, &names);
 }
 
@@ -224,7 +226,7 @@ fn fsx_across_parts() {
         "a",
         &["--split-above", "32KiB", "--part-size", "16KiB", "--trash-days", "0"],
     );
-    finish(&lab, "split", course(&lab, &machine, "split", seed(&lab, operations()), operations()));
+    course(&lab, &machine, "split", operations());
     equal_elsewhere(&lab, machine, &["split"]);
 }
 
@@ -236,8 +238,7 @@ fn fsx_with_remounts_without_a_cache() {
     let mut machine = lab.mounted_with("a", &NO_TRASH);
     let each = (operations() / 4).clamp(1, 10_000);
     for round in 0..operations() / each {
-        let seed = seed(&lab, each);
-        finish(&lab, "file", course(&lab, &machine, "file", seed, each));
+        course(&lab, &machine, "file", each);
         let expected = fs::read(machine.path("file")).unwrap();
         machine.umount();
         fs::remove_dir_all(machine.cache_dir()).unwrap();
