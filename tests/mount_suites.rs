@@ -2,7 +2,10 @@
 //!
 //! `scripts/test` installs both and names their folder in `PRIVICOREFS_SUITES`; by hand:
 //! `cargo install --root DIR pjdfstest fsx` and `PRIVICOREFS_SUITES=DIR/bin`.
-//! `PRIVICOREFS_FSX_OPS` sets how many operations each course of `fsx` makes (default 5,000).
+//! `PRIVICOREFS_FSX_OPS` sets how many operations each course of `fsx` makes (default 5,000),
+//! and `PRIVICOREFS_FSX_DURABILITY` the mounts' `--durability`: one operation in six is an
+//! `msync`, so a million of them with `fsync`, the default, takes hours. With `local` the
+//! uploads go on beside the operations.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -121,8 +124,18 @@ fn operations() -> u64 {
     from_environment("PRIVICOREFS_FSX_OPS").unwrap_or(5_000)
 }
 
-/// A long course overwrites far more than a disk holds: nothing is kept in the trash.
-const NO_TRASH: [&str; 2] = ["--trash-days", "0"];
+/// Of all mounts here. A long course overwrites far more than a disk holds: nothing is kept
+/// in the trash.
+fn options() -> Vec<String> {
+    let durability = std::env::var("PRIVICOREFS_FSX_DURABILITY").unwrap_or("fsync".to_owned());
+    ["--trash-days", "0", "--durability", &durability].map(str::to_owned).to_vec()
+}
+
+fn mounted(lab: &Lab, more: &[&str]) -> Machine {
+    let options = options();
+    let options = options.iter().map(String::as_str).chain(more.iter().copied());
+    lab.mounted_with("a", &options.collect::<Vec<_>>())
+}
 
 /// A world for a long course: a machine that is busy makes forty operations a second.
 fn lab_for_fsx() -> Lab {
@@ -200,7 +213,7 @@ fn equal_elsewhere(lab: &Lab, mut machine: Machine, names: &[&str]) {
 #[test]
 fn fsx_on_one_file() {
     let lab = lab_for_fsx();
-    let machine = lab.mounted_with("a", &NO_TRASH);
+    let machine = mounted(&lab, &[]);
     course(&lab, &machine, "one", operations());
     equal_elsewhere(&lab, machine, &["one"]);
 }
@@ -208,7 +221,7 @@ fn fsx_on_one_file() {
 #[test]
 fn fsx_on_four_files_at_once() {
     let lab = lab_for_fsx();
-    let machine = lab.mounted_with("a", &NO_TRASH);
+    let machine = mounted(&lab, &[]);
     let names = ["one", "two", "three", "four"];
     std::thread::scope(|scope| {
         for name in names {
@@ -222,10 +235,7 @@ fn fsx_on_four_files_at_once() {
 #[test]
 fn fsx_across_parts() {
     let lab = lab_for_fsx();
-    let machine = lab.mounted_with(
-        "a",
-        &["--split-above", "32KiB", "--part-size", "16KiB", "--trash-days", "0"],
-    );
+    let machine = mounted(&lab, &["--split-above", "32KiB", "--part-size", "16KiB"]);
     course(&lab, &machine, "split", operations());
     equal_elsewhere(&lab, machine, &["split"]);
 }
@@ -235,7 +245,7 @@ fn fsx_across_parts() {
 #[test]
 fn fsx_with_remounts_without_a_cache() {
     let lab = lab_for_fsx();
-    let mut machine = lab.mounted_with("a", &NO_TRASH);
+    let mut machine = mounted(&lab, &[]);
     let each = (operations() / 4).clamp(1, 10_000);
     for round in 0..operations() / each {
         course(&lab, &machine, "file", each);
