@@ -6,7 +6,7 @@ use super::app::App;
 use super::commit::{Durability, Tx};
 use super::db::{Space, StorageError};
 use super::records::{Session, decode, expiry_token};
-use super::tokens;
+use super::{pools, tokens};
 
 /// Records removed by one commit.
 const BATCH: usize = 512;
@@ -18,7 +18,8 @@ const RECLAIM_BYTES: u64 = 64 << 20;
 
 type Keys = Vec<Vec<u8>>;
 
-/// Expired reservations and aliases, ended sessions, old command outcomes. Nothing that
+/// Expired reservations and aliases, pools whose time is over, ended sessions, old command
+/// outcomes. Nothing that
 /// ran out before `since` is left, so the search starts there and does not walk over what
 /// earlier sweeps removed.
 pub(super) async fn expire_records(
@@ -29,6 +30,8 @@ pub(super) async fn expire_records(
     let key = |at: u64| at.to_be_bytes().to_vec();
     let (from, upto) = (key(since), key(now.saturating_add(1)));
     remove(app, Space::Expiries, move |app| keys(app, Space::Expiries, &from, &upto)).await?;
+    let (from, upto) = (key(since), key(now.saturating_add(1)));
+    remove(app, Space::PoolTimes, move |app| keys(app, Space::PoolTimes, &from, &upto)).await?;
     remove(app, Space::Sessions, move |app| ended_sessions(app, now)).await?;
     // A command id begins with its milliseconds, as 48 bits.
     let key = |at: u64| at.saturating_sub(COMMANDS_MS).to_be_bytes()[2..].to_vec();
@@ -74,6 +77,7 @@ fn drop_one(tx: &mut Tx<'_>, space: Space, key: &[u8]) -> Result<(), StorageErro
         (Space::Expiries, Some(at), Some(name)) => {
             tokens::expire(tx, u64::from_be_bytes(*at), name)
         }
+        (Space::PoolTimes, ..) => pools::due(tx, key),
         _ => {
             tx.remove(space, key);
             Ok(())

@@ -3,6 +3,7 @@
 //! Source: the project's protocol reference, sections B and C. The client reads every
 //! variant tolerantly with its own readers; the engine writes the documented shape.
 
+pub mod governance;
 pub mod public_key;
 
 /// Header that carries the authorization token (B.2).

@@ -1,14 +1,21 @@
 //! The HTTP surface: routes, and what surrounds every call (counting, faults, latency).
 
 mod account;
+mod authenticators;
+mod command;
 mod control;
 mod data_token;
+mod devices;
+mod governance;
 mod listing;
+mod object;
 mod params;
+mod policies;
 mod reply;
 mod storage;
 mod streams;
 mod utility;
+mod voting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +43,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .merge(account_routes())
         .merge(data_token_routes())
         .merge(storage_routes())
+        .merge(governance::routes())
         .merge(control::routes(&app));
     routes
         .route("/", get(streams::get).post(streams::upload))
