@@ -71,9 +71,8 @@ pub fn connection(
     };
     let log_level = flags.log_level.unwrap_or(LogLevel::Warn);
     let layer = flags.over(exported).over(file);
-    let path = |what, path: &Option<PathBuf>| {
-        path.as_deref().map(|path| settled(what, path)).transpose()
-    };
+    let path =
+        |what, path: &Option<PathBuf>| path.as_deref().map(|path| settled(what, path)).transpose();
     let place = match embedded {
         Some(dir) => Place::Embedded { dir: settled("--embedded", &dir)? },
         None => Place::Service(Box::new(Endpoint {

@@ -244,11 +244,8 @@ fn password(
     file: &Layer,
     env: Environment<'_>,
 ) -> Result<Option<Secret>, ConfigError> {
-    let of = |layer: &Layer| match (&layer.password_file, &layer.password_command) {
-        (Some(path), _) => secret_file::read(path).map(Some),
-        (None, Some(command)) => secret_file::said_by(command).map(Some),
-        (None, None) => Ok(None),
-    };
+    let of =
+        |layer: &Layer| secret(layer.password_file.as_deref(), layer.password_command.as_deref());
     if let Some(password) = of(flags)? {
         return Ok(Some(password));
     }
@@ -259,6 +256,15 @@ fn password(
         return text.into_string().map(|text| Some(Secret::new(text))).map_err(not_text);
     }
     of(file)
+}
+
+/// A secret beside the password: from a file that is closed to others, or from a command.
+pub fn secret(file: Option<&Path>, command: Option<&str>) -> Result<Option<Secret>, ConfigError> {
+    match (file, command) {
+        (Some(path), _) => secret_file::read(path).map(Some),
+        (None, Some(command)) => secret_file::said_by(command).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 fn service(layer: &Layer, password: Option<Secret>) -> Result<Service, ConfigError> {

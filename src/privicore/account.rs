@@ -73,8 +73,7 @@ impl Client {
 
     /// When the authorization token expires; `None` where the service does not say.
     pub async fn expiry(&self) -> StoreResult<Option<SystemTime>> {
-        let (call, older) =
-            (Call::post(EXPIRY, path::EXPIRY), Call::get(EXPIRY, old_path::EXPIRY));
+        let (call, older) = (Call::post(EXPIRY, path::EXPIRY), Call::get(EXPIRY, old_path::EXPIRY));
         let reply = self.either(&call, &older).await?;
         if !reply.is_success() {
             return Err(self.error(&reply, EXPIRY));
@@ -218,9 +217,8 @@ impl Client {
     /// Registers a public key in place of the one before. `Invalid`, without asking the
     /// service, if `text` is not one or its checksum does not match.
     pub async fn register_key(&self, text: &str) -> StoreResult<()> {
-        public_key::parse(text).map_err(|error| {
-            StoreError::new(StoreErrorKind::Invalid, KEY, error.to_string())
-        })?;
+        public_key::parse(text)
+            .map_err(|error| StoreError::new(StoreErrorKind::Invalid, KEY, error.to_string()))?;
         let text = text.to_ascii_lowercase();
         let call = Call::form(KEY, path::REGISTER_KEY, &[("publicKey", &text)]);
         self.command(&call).await.map(drop)

@@ -17,7 +17,8 @@ use super::config::ClientConfig;
 use super::http::{Call, CallBody, Http};
 use super::learned::Learned;
 use super::reply::{
-    Authorization, CommandStatus, Reply, authorization, command_status, expiry, rejection, storage_count,
+    Authorization, CommandStatus, Reply, authorization, command_status, expiry, rejection,
+    storage_count,
 };
 use super::session::Session;
 use crate::env::Env;

@@ -10,7 +10,9 @@ use tokio::time::{Instant, sleep};
 use super::client::Client;
 use super::config::ClientConfig;
 use super::http::{Call, Http};
-use super::reply::{Authorization, CommandStatus, Reply, command_status, field, rejection, storage_count};
+use super::reply::{
+    Authorization, CommandStatus, Reply, command_status, field, rejection, storage_count,
+};
 use super::session::{Grant, Session};
 use crate::env::Env;
 use crate::protocol::{path, public_key};

@@ -354,9 +354,9 @@ pub(super) fn storage_count(reply: &Reply) -> Option<usize> {
 
 /// A list: bare, or in one of the members that services put it in.
 pub(super) fn list_of(json: &Value) -> Option<&[Value]> {
-    let list = json.as_array().or_else(|| {
-        ["items", "data", "devices"].iter().find_map(|key| json.get(key)?.as_array())
-    });
+    let list = json
+        .as_array()
+        .or_else(|| ["items", "data", "devices"].iter().find_map(|key| json.get(key)?.as_array()));
     list.map(Vec::as_slice)
 }
 
