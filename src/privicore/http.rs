@@ -51,7 +51,7 @@ pub(super) struct Call {
 pub(super) enum CallBody {
     Empty,
     Form(Bytes),
-    Json(&'static str),
+    Json(Bytes),
 }
 
 impl Call {
@@ -70,6 +70,15 @@ impl Call {
         fields: &[(&str, &str)],
     ) -> Self {
         let body = CallBody::Form(Bytes::from(encode(fields)));
+        Self { body, ..Self::post(operation, path) }
+    }
+
+    pub(super) fn json(
+        operation: &'static str,
+        path: &'static str,
+        value: &serde_json::Value,
+    ) -> Self {
+        let body = CallBody::Json(Bytes::from(value.to_string()));
         Self { body, ..Self::post(operation, path) }
     }
 
@@ -183,7 +192,7 @@ impl Http {
                 .body(form.clone()),
             CallBody::Json(json) => request
                 .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-                .body(*json),
+                .body(json.clone()),
         };
         let request = match token {
             Some(token) => request.header(protocol::AUTHORIZATION, token),
