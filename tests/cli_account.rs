@@ -111,7 +111,7 @@ fn logins_that_are_refused_keep_nothing() {
     assert!(said.contains("invalid credentials") && !said.contains(NEW), "{said}");
     let said = desk.fails(1, &["account", "register", "--password-file", &desk.text("wrong")]);
     assert!(said.contains("tester is taken"), "{said}");
-    write_secret(&desk.path("weak"), "weak");
+    write_secret(&desk.path("weak"), "zq81");
     let weak = desk.text("weak");
     let said =
         desk.fails(1, &["account", "register", "--username", "new", "--password-file", &weak]);
@@ -171,7 +171,8 @@ fn type_in(desk: &Desk, arguments: &[&str], lines: &[(&str, &str)]) -> (bool, St
     };
     let echo = rustix::termios::tcgetattr(&slave).unwrap().local_modes;
     assert!(echo.contains(rustix::termios::LocalModes::ECHO | rustix::termios::LocalModes::ISIG));
-    drop(slave);
+    // the command holds the terminal too: without it, reading ends
+    drop((slave, command));
     let mut shown = vec![0; 65_536];
     let read = rustix::io::read(&keyboard, &mut shown[..]).unwrap_or(0);
     let shown = String::from_utf8_lossy(&shown[..read]).into_owned();

@@ -36,7 +36,7 @@ pub(super) struct GetArgs {
     #[arg(value_name = "TOKEN")]
     token: String,
     /// Write to this file instead of standard output
-    #[arg(short, long = "output", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(short = 'o', long = "output", value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: Option<PathBuf>,
     /// Leave the payload sealed; needs no key
     #[arg(long)]
