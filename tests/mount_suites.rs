@@ -2,7 +2,10 @@
 //!
 //! `scripts/test` installs both and names their folder in `PRIVICOREFS_SUITES`; by hand:
 //! `cargo install --root DIR pjdfstest fsx` and `PRIVICOREFS_SUITES=DIR/bin`.
-//! `PRIVICOREFS_FSX_OPS` sets how many operations each course of `fsx` makes (default 5,000).
+//! `PRIVICOREFS_FSX_OPS` sets how many operations each course of `fsx` makes (default 5,000),
+//! and `PRIVICOREFS_FSX_DURABILITY` the mounts' `--durability`: one operation in six is an
+//! `msync`, so a million of them with `fsync`, the default, takes hours. With `local` the
+//! uploads go on beside the operations.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -121,17 +124,41 @@ fn operations() -> u64 {
     from_environment("PRIVICOREFS_FSX_OPS").unwrap_or(5_000)
 }
 
-/// A long course overwrites far more than a disk holds: nothing is kept in the trash.
-const NO_TRASH: [&str; 2] = ["--trash-days", "0"];
+/// Of all mounts here. A long course overwrites far more than a disk holds: nothing is kept
+/// in the trash.
+fn options() -> Vec<String> {
+    let durability = std::env::var("PRIVICOREFS_FSX_DURABILITY").unwrap_or("fsync".to_owned());
+    ["--trash-days", "0", "--durability", &durability].map(str::to_owned).to_vec()
+}
+
+fn mounted(lab: &Lab, more: &[&str]) -> Machine {
+    let options = options();
+    let options = options.iter().map(String::as_str).chain(more.iter().copied());
+    lab.mounted_with("a", &options.collect::<Vec<_>>())
+}
 
 /// A world for a long course: a machine that is busy makes forty operations a second.
 fn lab_for_fsx() -> Lab {
     Lab::with_deadline(&[], Duration::from_secs(600 + operations() / 40))
 }
 
-/// One course of `fsx` on a file of its own.
-fn course(lab: &Lab, machine: &Machine, name: &str, seed: u64, to: u64) -> Child {
-    fsx(lab, &machine.path(name), name, seed, to)
+/// Operations under one seed: `fsx` begins anew with the next.
+const LEG: u64 = 100_000;
+
+/// A course of `fsx` on a file of its own.
+#[track_caller]
+fn course(lab: &Lab, machine: &Machine, name: &str, operations: u64) {
+    let mut left = operations;
+    while left > 0 {
+        let leg = left.min(LEG);
+        let seed = seed(lab, name, leg);
+        let status = fsx(lab, &machine.path(name), name, seed, leg).wait().unwrap();
+        let log = fs::read_to_string(lab.path(&format!("{name}.log"))).unwrap();
+        let tail: Vec<_> = log.lines().rev().take(60).collect();
+        let tail: Vec<_> = tail.into_iter().rev().collect();
+        assert!(status.success(), "fsx on {name}, seed {seed}: {status}\n{}", tail.join("\n"));
+        left -= leg;
+    }
 }
 
 fn fsx(lab: &Lab, file: &Path, name: &str, seed: u64, to: u64) -> Child {
@@ -157,27 +184,19 @@ fn fsx(lab: &Lab, file: &Path, name: &str, seed: u64, to: u64) -> Child {
 
 /// A seed with which `fsx` comes to its end in a local folder. Once in two million
 /// operations it allocates a range of no bytes, which every file system refuses.
-fn seed(lab: &Lab, to: u64) -> u64 {
-    let file = lab.path("local");
+fn seed(lab: &Lab, name: &str, operations: u64) -> u64 {
+    let local = format!("local.{name}");
+    let file = lab.path(&local);
     for seed in random_seed().. {
-        let done = fsx(lab, &file, "local.course", seed, to).wait().unwrap().success();
+        let done = fsx(lab, &file, &local, seed, operations).wait().unwrap().success();
         fs::remove_file(&file).unwrap();
         if done {
-            show(&format!("fsx: seed {seed}"));
+            show(&format!("fsx on {name}: {operations} operations of seed {seed}"));
             return seed;
         }
         show(&format!("fsx: seed {seed} fails in a local folder too"));
     }
     panic!("no seed is left");
-}
-
-#[track_caller]
-fn finish(lab: &Lab, name: &str, mut child: Child) {
-    let status = child.wait().unwrap();
-    let log = fs::read_to_string(lab.path(&format!("{name}.log"))).unwrap();
-    let tail: Vec<_> = log.lines().rev().take(60).collect();
-    let tail: Vec<_> = tail.into_iter().rev().collect();
-    assert!(status.success(), "fsx on {name}: {status}\n{}", tail.join("\n"));
 }
 
 /// What `fsx` leaves is what it compares with: its file is equal on another machine too.
@@ -194,25 +213,21 @@ fn equal_elsewhere(lab: &Lab, mut machine: Machine, names: &[&str]) {
 #[test]
 fn fsx_on_one_file() {
     let lab = lab_for_fsx();
-    let machine = lab.mounted_with("a", &NO_TRASH);
-    finish(&lab, "one", course(&lab, &machine, "one", seed(&lab, operations()), operations()));
+    let machine = mounted(&lab, &[]);
+    course(&lab, &machine, "one", operations());
     equal_elsewhere(&lab, machine, &["one"]);
 }
 
 #[test]
 fn fsx_on_four_files_at_once() {
     let lab = lab_for_fsx();
-    let machine = lab.mounted_with("a", &NO_TRASH);
-    let (names, each) = (["one", "two", "three", "four"], operations() / 4);
-    let seeds = names.map(|_| seed(&lab, each));
-    let running: Vec<_> = names
-        .iter()
-        .zip(seeds)
-        .map(|(name, seed)| course(&lab, &machine, name, seed, each))
-        .collect();
-    for (name, child) in names.iter().zip(running) {
-        finish(&lab, name, child);
-    }
+    let machine = mounted(&lab, &[]);
+    let names = ["one", "two", "three", "four"];
+    std::thread::scope(|scope| {
+        for name in names {
+            scope.spawn(|| course(&lab, &machine, name, operations() / 4));
+        }
+    });
     equal_elsewhere(&lab, machine, &names);
 }
 
@@ -220,11 +235,8 @@ fn fsx_on_four_files_at_once() {
 #[test]
 fn fsx_across_parts() {
     let lab = lab_for_fsx();
-    let machine = lab.mounted_with(
-        "a",
-        &["--split-above", "32KiB", "--part-size", "16KiB", "--trash-days", "0"],
-    );
-    finish(&lab, "split", course(&lab, &machine, "split", seed(&lab, operations()), operations()));
+    let machine = mounted(&lab, &["--split-above", "32KiB", "--part-size", "16KiB"]);
+    course(&lab, &machine, "split", operations());
     equal_elsewhere(&lab, machine, &["split"]);
 }
 
@@ -233,11 +245,10 @@ fn fsx_across_parts() {
 #[test]
 fn fsx_with_remounts_without_a_cache() {
     let lab = lab_for_fsx();
-    let mut machine = lab.mounted_with("a", &NO_TRASH);
+    let mut machine = mounted(&lab, &[]);
     let each = (operations() / 4).clamp(1, 10_000);
     for round in 0..operations() / each {
-        let seed = seed(&lab, each);
-        finish(&lab, "file", course(&lab, &machine, "file", seed, each));
+        course(&lab, &machine, "file", each);
         let expected = fs::read(machine.path("file")).unwrap();
         machine.umount();
         fs::remove_dir_all(machine.cache_dir()).unwrap();

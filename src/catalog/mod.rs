@@ -23,6 +23,7 @@
 //! 7. Registers outlive names: what was removed is remembered for 90 days, so that a name
 //!    that another machine gave meanwhile finds them ([`checkpoint`]).
 
+mod attributes;
 pub mod checkpoint;
 pub mod cleared;
 pub mod discover;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use super::attributes::NamesInUse;
 use super::hlc::Stamp;
 use super::keys;
 use super::outbox::{Change, Outbox};
@@ -16,7 +17,7 @@ use super::record::{
     Attrs, Content, Entry, EntryLink, Ino, Inode, Kind, Link, Local, ROOT_INO, Time, shown_name,
 };
 use super::txn::{Stale, Txn};
-use super::writer::Writer;
+use super::writer::{Writer, check_format};
 use crate::crypto::LocalKeys;
 use crate::db::{Db, DbError, DbResult, Space};
 use crate::env::Env;
@@ -27,9 +28,6 @@ const INODE_CACHE: usize = 40_000;
 
 /// Longest name of one path component, in bytes (`NAME_MAX`).
 pub const NAME_MAX: usize = 255;
-
-/// Of the records in the local database: another number for each change of one.
-const FORMAT: u32 = 4;
 
 /// Most hard links of one inode (ext4's limit is 65,000).
 const LINK_MAX: u32 = 65_000;
@@ -111,6 +109,7 @@ pub struct Tree {
     pub(super) outbox: Mutex<Outbox>,
     /// By token tag: risk meta that one listing has shown to be changed by others.
     pub(super) risk_seen: Mutex<HashMap<[u8; 16], RiskMeta>>,
+    pub(super) names_in_use: NamesInUse,
 }
 
 impl std::fmt::Debug for Tree {
@@ -130,6 +129,7 @@ impl Tree {
     ) -> CatalogResult<Self> {
         let (writer, fresh) = Writer::load(&db, &env)?;
         check_format(&db, fresh)?;
+        let names_in_use = NamesInUse::load(&db)?;
         let cache = LruCache::new(NonZeroUsize::new(INODE_CACHE).unwrap_or(NonZeroUsize::MIN));
         let mut outbox = Outbox::default();
         db.scan(keys::OUTBOX, keys::OUTBOX, |key, _| {
@@ -137,7 +137,8 @@ impl Tree {
             Ok(outbox.len().is_some())
         })?;
         let (lock, cache, outbox) = (Mutex::new(writer), Mutex::new(cache), Mutex::new(outbox));
-        let tree = Self { db, keys, env, lock, cache, outbox, risk_seen: Mutex::default() };
+        let risk_seen = Mutex::default();
+        let tree = Self { db, keys, env, lock, cache, outbox, risk_seen, names_in_use };
         if fresh {
             tree.make_root(uid, gid)?;
         }
@@ -208,6 +209,12 @@ impl Tree {
         let mut cache = self.cache.lock();
         let kept = cache.get_or_insert(ino, || inode);
         Ok(Some(kept.clone()))
+    }
+
+    /// Whether an inode may have an extended attribute of this name. Knows it without a look
+    /// at the inode: `ls -l` asks for the access control list of each file.
+    pub fn may_have_xattr(&self, name: &[u8]) -> bool {
+        self.names_in_use.may_have(name)
     }
 
     /// An inode that must exist.
@@ -608,20 +615,6 @@ pub(super) fn remove_link(
     Ok(Removed { inode, last })
 }
 
-/// Refuses a database whose records this version would misread.
-fn check_format(db: &Db, fresh: bool) -> DbResult<()> {
-    let key = keys::meta("format");
-    if fresh {
-        let mut batch = db.batch();
-        batch.store(&key, &FORMAT);
-        return batch.commit();
-    }
-    match db.load::<u32>(&key)?.unwrap_or(1) {
-        FORMAT => Ok(()),
-        found => Err(DbError::Format { found, read: FORMAT }),
-    }
-}
-
 fn move_link(txn: &mut Txn<'_>, id: u64, to: (Ino, &[u8]), unwanted: bool) -> CatalogResult<()> {
     let mut link =
         txn.find_link(id)?.ok_or_else(|| CatalogError::not_found(format!("link {id}")))?;
@@ -679,6 +672,7 @@ pub fn shown(name: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::writer::FORMAT;
     use super::*;
     use crate::crypto::MasterKey;
 

@@ -441,8 +441,10 @@ impl<'a> Txn<'a> {
                 None => batch.remove(*space, key),
             }
         }
+        let named = self.inodes.values().flatten().flat_map(|inode| inode.xattrs.keys());
+        tree.names_in_use.add(named, &mut batch);
         self.writer.reserve(&mut batch);
-        batch.commit()?;
+        batch.commit().inspect_err(|_| tree.names_in_use.forget())?;
         let settled = |inode: &Option<Inode>| {
             let waits = |i: &Inode| i.local.dirty.is_some() && i.local.nlink > 0;
             !inode.as_ref().is_some_and(|i| waits(i) && !i.local.unwanted)

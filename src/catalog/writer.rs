@@ -2,8 +2,11 @@
 
 use super::hlc::Hlc;
 use super::keys;
-use crate::db::{Batch, Db, DbResult};
+use crate::db::{Batch, Db, DbError, DbResult};
 use crate::env::Env;
+
+/// Of the records in the local database: another number for each change of one.
+pub(super) const FORMAT: u32 = 4;
 
 /// Numbers reserved per write of the bookkeeping record.
 const NUMBER_BLOCK: u64 = 4096;
@@ -68,5 +71,19 @@ impl Writer {
             clock_ceiling: self.clock_ceiling,
         };
         batch.store(&keys::meta("writer"), &record);
+    }
+}
+
+/// Refuses a database whose records this version would misread.
+pub(super) fn check_format(db: &Db, fresh: bool) -> DbResult<()> {
+    let key = keys::meta("format");
+    if fresh {
+        let mut batch = db.batch();
+        batch.store(&key, &FORMAT);
+        return batch.commit();
+    }
+    match db.load::<u32>(&key)?.unwrap_or(1) {
+        FORMAT => Ok(()),
+        found => Err(DbError::Format { found, read: FORMAT }),
     }
 }

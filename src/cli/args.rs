@@ -4,7 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
 
+use super::account::AccountCommand;
+use super::storage::StorageCommand;
+use super::token::TokenCommand;
 use crate::config::Layer;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not mounted, \
@@ -39,6 +43,21 @@ pub(super) enum Command {
     Key(KeyCommand),
     /// Run the embedded engine by itself, in the foreground
     Engine(EngineArgs),
+    /// Profile, login and public key at the service
+    #[command(subcommand)]
+    Account(Box<AccountCommand>),
+    /// Stored payloads, without the drive
+    #[command(subcommand)]
+    Token(Box<TokenCommand>),
+    /// Storage devices
+    #[command(subcommand)]
+    Storage(Box<StorageCommand>),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
 }
 
 #[derive(Args, Debug)]

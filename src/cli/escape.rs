@@ -17,6 +17,20 @@ pub(super) fn escaped(text: &str) -> String {
     safe
 }
 
+/// The same for JSON, whose meaning stays: outside of its strings nothing is risky.
+pub(super) fn escaped_json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_risky(c) {
+            // every risky character is one UTF-16 unit
+            let _ = write!(safe, "\\u{:04x}", u32::from(c));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 fn is_risky(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -33,6 +47,14 @@ mod tests {
     #[test]
     fn ordinary_names_stay_as_they_are() {
         assert_eq!(escaped("Ünï cøde/文件 (1).txt"), "Ünï cøde/文件 (1).txt");
+    }
+
+    #[test]
+    fn json_says_the_same_without_tricks() {
+        let name = "a\u{9b}b\u{202e}c\u{7f}\n\u{feff}";
+        let json = escaped_json(&serde_json::to_string(name).unwrap());
+        assert!(json.chars().all(|c| c.is_ascii_graphic()), "{json}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), name);
     }
 
     #[test]

@@ -1,19 +1,27 @@
 //! What the user typed, and what is said back.
 //!
-//! One file per command; each resolves its arguments, does the thing through `mount`,
+//! One file per command or group of commands (`session` says how a group begins); each resolves its arguments, does the thing through `mount`,
 //! `control` or `engine`, and returns how it went. Everything printed goes through
 //! `output`, which escapes names that could play tricks on a terminal. Results go to
 //! standard output, messages and progress to standard error.
 
+mod account;
 mod args;
+mod completion;
 mod drain;
 mod engine;
 mod escape;
+mod kept;
 mod key;
 mod mount;
 mod output;
 mod progress;
+mod prompt;
+mod session;
 mod status;
+mod storage;
+mod token;
+mod transfer;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -22,6 +30,7 @@ use clap::Parser;
 
 use args::{Cli, Command, KeyCommand};
 use output::Output;
+use session::SessionError;
 
 use crate::config::ConfigError;
 use crate::control::{ControlError, Failure, FailureKind};
@@ -58,6 +67,9 @@ fn exit_of(error: &anyhow::Error) -> Exit {
             }
         };
     }
+    if let Some(SessionError::Embedded) = error.downcast_ref() {
+        return Exit::Usage;
+    }
     match error.downcast_ref::<ConfigError>() {
         Some(
             ConfigError::Missing { .. }
@@ -67,6 +79,12 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         ) => Exit::Usage,
         _ => Exit::Failed,
     }
+}
+
+/// Whether the reader of standard output is gone. Failures of the network are of other types.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// A variable of the process's environment.
@@ -93,9 +111,15 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args, &output),
         Command::Key(KeyCommand::Generate { file }) => key::generate(&file, &output),
         Command::Engine(args) => engine::run(&args, &output),
+        Command::Account(command) => account::run(*command, &output),
+        Command::Token(command) => token::run(*command, &output),
+        Command::Storage(command) => storage::run(*command, &output),
+        Command::Completion { shell } => completion::run(shell, &output),
     };
     match result {
         Ok(exit) => exit.into(),
+        // Nobody reads any more: there is nobody to tell.
+        Err(error) if is_broken_pipe(&error) => Exit::Failed.into(),
         Err(error) => {
             output.error(&error);
             exit_of(&error).into()
@@ -150,10 +174,31 @@ mod tests {
 
     #[test]
     fn no_option_takes_a_secret() {
-        let mount = Cli::command().find_subcommand("mount").cloned().unwrap();
-        for argument in mount.get_arguments() {
-            assert_ne!(argument.get_long(), Some("password"));
-            assert_ne!(argument.get_long(), Some("key"));
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert_ne!(argument.get_long(), Some("password"));
+                assert_ne!(argument.get_long(), Some("new-password"));
+                assert_ne!(argument.get_long(), Some("key"));
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn connection_options_are_those_of_mount() {
+        let cli = Cli::command();
+        let mount = cli.find_subcommand("mount").unwrap();
+        let list = cli.find_subcommand("storage").and_then(|c| c.find_subcommand("list")).unwrap();
+        let vault = |argument: &&clap::Arg| argument.get_help_heading() == Some("Vault");
+        for argument in mount.get_arguments().filter(vault) {
+            let found = list.get_arguments().find(|found| found.get_id() == argument.get_id());
+            let found = found.unwrap_or_else(|| panic!("{} is missing", argument.get_id()));
+            assert_eq!(found.get_long(), argument.get_long());
+            if argument.get_id() != "embedded" {
+                let help = |a: &clap::Arg| a.get_help().map(ToString::to_string);
+                assert_eq!(help(found), help(argument));
+            }
         }
     }
 }

@@ -51,6 +51,11 @@ pub struct Layer {
     /// File with the password, mode 0600 [env: PRIVICORE_PASSWORD holds it directly]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Vault")]
     pub password_file: Option<PathBuf>,
+    /// Command whose first line of output is the password, run by `sh -c`
+    ///
+    /// A mount in the background runs it twice: once to check, once to serve.
+    #[arg(long, value_name = "COMMAND", help_heading = "Vault", conflicts_with = "password_file")]
+    pub password_command: Option<String>,
     /// File with the key, mode 0600 [env: PRIVICOREFS_KEY_FILE]
     ///
     /// 64 hexadecimal digits or 32 raw bytes; `privicorefs key generate` makes one.
@@ -186,7 +191,7 @@ impl Layer {
     pub fn over(self, below: Self) -> Self {
         prefer!(self, below;
             embedded, api_url, ws_url, upstream_url, downstream_url, username, password_file,
-            key_file, ca_file, state_dir, cache_dir, cache_size, cache_free_floor,
+            password_command, key_file, ca_file, state_dir, cache_dir, cache_size, cache_free_floor,
             staging_limit, memory, split_above, part_size, durability, trash_days, local_names,
             parallel, poll_interval, deadline, drain_timeout, allow_other, read_only, uid, gid, umask,
             file_mode, dir_mode, log_level,

@@ -5,6 +5,7 @@
 //! the process's own. Secrets come from the environment or from files that only their
 //! owner may read, never from flags, and end in types whose `Debug` hides them.
 
+mod connection;
 mod layer;
 mod mode;
 mod paths;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use url::Url;
 
+pub use connection::{Connection, Endpoint, Place, connection, session_name};
 pub use layer::{DurabilityName, Layer};
 pub use mode::Mode;
 pub use paths::mount_point;
@@ -128,9 +130,12 @@ pub fn resolve(
     env: Environment<'_>,
 ) -> Result<MountConfig, ConfigError> {
     let file = read_file(file, env)?;
-    let password = password(&flags, &file, env)?;
     let exported = Layer::from_env(env);
     let embedded = embedded([&flags, &exported, &file])?;
+    let password = match embedded {
+        Some(_) => None,
+        None => password(&flags, &file, env)?,
+    };
     let layer = flags.over(exported).over(file);
     let backend = match embedded {
         Some(dir) => Backend::Embedded { dir: settled("--embedded", &dir)? },
@@ -232,15 +237,17 @@ fn read_file(named: Option<&Path>, env: Environment<'_>) -> Result<Layer, Config
     })
 }
 
-/// The password: `--password-file`, else `PRIVICORE_PASSWORD`, else the file's
-/// `password_file`.
+/// The password: `--password-file` or `--password-command`, else `PRIVICORE_PASSWORD`, else
+/// the file's `password_file` or `password_command`.
 fn password(
     flags: &Layer,
     file: &Layer,
     env: Environment<'_>,
 ) -> Result<Option<Secret>, ConfigError> {
-    if let Some(path) = &flags.password_file {
-        return secret_file::read(path).map(Some);
+    let of =
+        |layer: &Layer| secret(layer.password_file.as_deref(), layer.password_command.as_deref());
+    if let Some(password) = of(flags)? {
+        return Ok(Some(password));
     }
     let exported = env("PRIVICORE_PASSWORD").filter(|text| !text.is_empty());
     if let Some(text) = exported {
@@ -248,7 +255,16 @@ fn password(
             |_| ConfigError::Invalid { what: "PRIVICORE_PASSWORD", why: "is not UTF-8".to_owned() };
         return text.into_string().map(|text| Some(Secret::new(text))).map_err(not_text);
     }
-    file.password_file.as_deref().map(secret_file::read).transpose()
+    of(file)
+}
+
+/// A secret beside the password: from a file that is closed to others, or from a command.
+pub fn secret(file: Option<&Path>, command: Option<&str>) -> Result<Option<Secret>, ConfigError> {
+    match (file, command) {
+        (Some(path), _) => secret_file::read(path).map(Some),
+        (None, Some(command)) => secret_file::said_by(command).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 fn service(layer: &Layer, password: Option<Secret>) -> Result<Service, ConfigError> {

@@ -1,8 +1,9 @@
-//! Reading a password's file: closed to others, or refused.
+//! Reading a password: from a file that is closed to others, or from a command.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
 
@@ -28,4 +29,24 @@ pub(super) fn read(path: &Path) -> Result<Secret, ConfigError> {
         return Err(ConfigError::Invalid { what: "the password file", why });
     }
     Ok(Secret::new(password))
+}
+
+/// The first line of what a command prints. Its standard input and error are this
+/// process's, so that it can ask.
+pub(super) fn said_by(command: &str) -> Result<Secret, ConfigError> {
+    let wrong = |why: String| ConfigError::Invalid { what: "--password-command", why };
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).stdin(Stdio::inherit()).stderr(Stdio::inherit());
+    let output = shell.output().map_err(|error| wrong(format!("cannot run sh: {error}")))?;
+    let text = Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        return Err(wrong(format!("ended with {}", output.status)));
+    }
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match std::str::from_utf8(line) {
+        Ok("") => Err(wrong("printed no password".to_owned())),
+        Ok(password) => Ok(Secret::new(password)),
+        Err(_) => Err(wrong("printed a password that is not UTF-8".to_owned())),
+    }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::app::App;
 use super::commit::Durability;
 use super::faults::{ACK, Fault, Moment};
+use super::gate::{Operation, Question, Ticket};
 use super::records::Payload;
 use super::refusal::Refusal;
 use super::shape::{Download, Inline};
@@ -26,8 +27,8 @@ pub(super) struct Asked {
     pub command: Uuid,
     pub request: Uuid,
     pub profile: Uuid,
-    pub context: String,
-    pub payload: Payload,
+    /// The token as the caller names it.
+    pub token: String,
     /// Where the client reaches the engine.
     pub base: String,
 }
@@ -36,30 +37,64 @@ pub(super) struct Asked {
 pub(super) async fn start(app: &Arc<App>, asked: Asked) {
     let fault = app.faults.strike(Moment::Ack, &[path::REQUEST_DATA, ACK]);
     let early = fault == Some(Fault::EarlyAck);
-    let (done, answered) = oneshot::channel();
+    let answered = CancellationToken::new();
+    let ticket = Ticket { command: asked.command, answered: answered.clone() };
+    app.begin(asked.command);
     let task = {
         let app = Arc::clone(app);
         async move {
-            if let Err(error) = answer(&app, asked, fault).await {
+            let _done = ticket.answered.clone().drop_guard();
+            if let Err(error) = answer(&app, asked, ticket, fault).await {
                 tracing::error!(%error, "a data request was not answered");
             }
-            let _ = done.send(());
         }
     };
     app.tasks.spawn(task);
     if early {
-        let _ = answered.await;
+        answered.cancelled().await;
     }
 }
 
-async fn answer(app: &App, asked: Asked, fault: Option<Fault>) -> Result<(), Refusal> {
+/// Waits for the votes that the request needs, and then looks the token up.
+async fn permitted(app: &App, asked: &Asked, ticket: &Ticket) -> Result<Found, Refusal> {
+    let question = Question {
+        profile: asked.profile,
+        operation: Operation::Request,
+        object: asked.token.clone(),
+    };
+    app.pass(&question, ticket).await?;
+    let token = app.own_token(asked.profile, &asked.token)?.token;
+    let payload = token.payload.ok_or(Refusal::NoToken)?;
+    Ok(Found { context: token.context, payload })
+}
+
+/// What there is to answer with.
+struct Found {
+    context: String,
+    payload: Payload,
+}
+
+async fn answer(
+    app: &App,
+    asked: Asked,
+    ticket: Ticket,
+    fault: Option<Fault>,
+) -> Result<(), Refusal> {
     let Asked { command, profile, .. } = asked;
-    if let Some(Fault::RejectAck { reason }) = fault {
-        app.remember_read(command, Some(reason.clone()));
-        app.ack(profile, command, Some(Refusal::Rejected(reason)), None).await;
-        return Ok(());
-    }
-    app.remember_read(command, None);
+    let (permitted, fault) = match fault {
+        Some(Fault::RejectAck { reason }) => (Err(Refusal::Rejected(reason)), None),
+        fault => (permitted(app, &asked, &ticket).await, fault),
+    };
+    let rejected = permitted.as_ref().err().map(|refusal| refusal.key().to_owned());
+    app.remember_read(command, rejected);
+    app.finish(command);
+    let found = match permitted {
+        Ok(found) => found,
+        Err(refusal) => {
+            app.ack(profile, command, Some(refusal), fault).await;
+            return Ok(());
+        }
+    };
     // Before the answer, so that whoever has it sees it counted; without a sync of its own.
     let now = app.now();
     app.committer.post(Durability::Process, move |tx| {
@@ -69,21 +104,21 @@ async fn answer(app: &App, asked: Asked, fault: Option<Fault>) -> Result<(), Ref
     app.ack(profile, command, None, None).await;
     let inline = app.shape.read().inline;
     if inline == Inline::AfterNote {
-        app.push(profile, &message(&asked, MESSAGE, json!("Data retrieval started")));
+        app.push(profile, &message(&asked, &found, MESSAGE, json!("Data retrieval started")));
     }
-    if inline != Inline::Off && asked.payload.len <= INLINE_ENGINE_LIMIT as u64 {
-        let bytes = app.payload_bytes(asked.payload).await?;
-        let answer = message(&asked, MESSAGE, json!(STANDARD.encode(&bytes)));
+    if inline != Inline::Off && found.payload.len <= INLINE_ENGINE_LIMIT as u64 {
+        let bytes = app.payload_bytes(found.payload).await?;
+        let answer = message(&asked, &found, MESSAGE, json!(STANDARD.encode(&bytes)));
         if app.deliver(profile, &answer, fault).await {
             app.counters.sent(bytes.len());
         }
         return Ok(());
     }
-    let auth = app.downloads.issue(&app.env, asked.payload);
+    let auth = app.downloads.issue(&app.env, found.payload);
     let form = app.shape.read().download;
     let url = format!("{}/?auth={auth}", asked.base);
     let body = if form == Download::Url { json!(url) } else { json!(auth) };
-    if !app.deliver(profile, &message(&asked, FILE, body), fault).await {
+    if !app.deliver(profile, &message(&asked, &found, FILE, body), fault).await {
         return Ok(());
     }
     let mut ready = json!({ "type": protocol::TYPE_STREAM_READY, "id": asked.request });
@@ -99,11 +134,11 @@ async fn answer(app: &App, asked: Asked, fault: Option<Fault>) -> Result<(), Ref
     Ok(())
 }
 
-fn message(asked: &Asked, output_type: u8, body: Value) -> Value {
+fn message(asked: &Asked, found: &Found, output_type: u8, body: Value) -> Value {
     json!({ "data": {
         "type": protocol::TYPE_REQUEST,
         "id": asked.request,
-        "data_context": asked.context,
+        "data_context": found.context,
         "output_type": output_type,
         "body": body,
     }})

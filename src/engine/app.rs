@@ -18,7 +18,7 @@ use futures_util::TryStreamExt;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -27,13 +27,14 @@ use super::commit::{Committer, Durability, Tx};
 use super::db::{Db, Records, Space, StorageError};
 use super::downloads::Downloads;
 use super::faults::{ACK, Fault, Faults, Moment, WS};
+use super::gate::{Gate, Ticket};
 use super::hub::Hub;
 use super::listing::Listings;
 use super::metrics::Counters;
 use super::payload::{Files, read_stream};
 use super::records::{Command, Payload, Place};
 use super::refusal::Refusal;
-use super::secrets::StreamTokens;
+use super::secrets::{DeviceSecrets, StreamTokens};
 use super::shape::Shape;
 use super::{EngineConfig, tokens};
 use crate::env::Env;
@@ -59,7 +60,10 @@ pub(super) struct App {
     pub shape: RwLock<Shape>,
     pub counters: Counters,
     pub downloads: Downloads,
+    /// Operations that wait for a vote.
+    pub gate: Gate,
     pub stream_tokens: StreamTokens,
+    pub device_secrets: DeviceSecrets,
     /// The engine's public key, as published.
     pub public_key: String,
     pub tasks: TaskTracker,
@@ -83,6 +87,7 @@ pub(super) struct Parts {
     pub listings: Arc<Listings>,
     pub committer: Committer,
     pub stream_tokens: StreamTokens,
+    pub device_secrets: DeviceSecrets,
     pub public_key: String,
 }
 
@@ -111,7 +116,9 @@ impl App {
             shape,
             counters: Counters::default(),
             downloads: Downloads::default(),
+            gate: Gate::default(),
             stream_tokens: parts.stream_tokens,
+            device_secrets: parts.device_secrets,
             public_key: parts.public_key,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -158,7 +165,7 @@ impl App {
     }
 
     /// Accepts a command: starts `prepare` and then `step` in a task of their own, and
-    /// returns the id for the `202`. `step` may return a reservation's temporary token.
+    /// returns the id for the `202`. `step` may return what it made, for [`Command::made`].
     pub(super) async fn accept<P: Send + 'static>(
         self: &Arc<Self>,
         op: &'static str,
@@ -181,11 +188,31 @@ impl App {
         prepare: impl Future<Output = Result<P, Refusal>> + Send + 'static,
         step: impl FnOnce(&mut Tx<'_>, P) -> Result<Option<String>, Refusal> + Send + 'static,
     ) -> Uuid {
-        self.running.lock().insert(id);
+        self.accept_with(id, op, profile, durability, |_| prepare, step).await
+    }
+
+    /// As [`App::accept_as`], for a preparation that knows its command.
+    pub(super) async fn accept_with<P, F>(
+        self: &Arc<Self>,
+        id: Uuid,
+        op: &'static str,
+        profile: Option<Uuid>,
+        durability: Durability,
+        prepare: impl FnOnce(Ticket) -> F,
+        step: impl FnOnce(&mut Tx<'_>, P) -> Result<Option<String>, Refusal> + Send + 'static,
+    ) -> Uuid
+    where
+        P: Send + 'static,
+        F: Future<Output = Result<P, Refusal>> + Send + 'static,
+    {
+        self.begin(id);
         let fault = self.faults.strike(Moment::Ack, &[op, ACK]);
         let early = fault == Some(Fault::EarlyAck);
-        let (done, acked) = oneshot::channel();
+        let answered = CancellationToken::new();
+        let prepare = prepare(Ticket { command: id, answered: answered.clone() });
         let app = Arc::clone(self);
+        // The handler waits only when the ack has to be early.
+        let done = answered.clone().drop_guard();
         self.tasks.spawn(async move {
             let outcome = match &fault {
                 Some(Fault::RejectAck { reason }) => {
@@ -193,7 +220,7 @@ impl App {
                 }
                 _ => app.run(id, profile, durability, prepare, step).await,
             };
-            app.running.lock().remove(&id);
+            app.finish(id);
             match &outcome {
                 Ok(()) => tracing::debug!(op, %id, "command succeeded"),
                 Err(refusal) => tracing::debug!(op, %id, %refusal, "command rejected"),
@@ -201,13 +228,22 @@ impl App {
             if let Some(profile) = profile {
                 app.ack(profile, id, outcome.err(), fault).await;
             }
-            // The handler waits only when the ack has to be early.
-            let _ = done.send(());
+            drop(done);
         });
         if early {
-            let _ = acked.await;
+            answered.cancelled().await;
         }
         id
+    }
+
+    /// Notes that a command is under way.
+    pub(super) fn begin(&self, id: Uuid) {
+        self.running.lock().insert(id);
+    }
+
+    /// Notes that a command's outcome can be read.
+    pub(super) fn finish(&self, id: Uuid) {
+        self.running.lock().remove(&id);
     }
 
     async fn run<P: Send + 'static>(
@@ -227,11 +263,11 @@ impl App {
         self.committer
             .run(durability, move |tx| {
                 let outcome = tx.attempt(|tx| step(tx, prepared));
-                let (rejected, temporary) = match &outcome {
-                    Ok(temporary) => (None, temporary.clone()),
+                let (rejected, made) = match &outcome {
+                    Ok(made) => (None, made.clone()),
                     Err(refusal) => (Some(refusal.key().to_owned()), None),
                 };
-                let record = Command { profile, rejected, temporary };
+                let record = Command { profile, rejected, made };
                 tx.put(Space::Commands, id.as_bytes(), &record)?;
                 Ok::<_, StorageError>(outcome.map(drop))
             })
@@ -244,7 +280,7 @@ impl App {
         profile: Option<Uuid>,
         refusal: Refusal,
     ) -> Result<(), Refusal> {
-        let record = Command { profile, rejected: Some(refusal.key().to_owned()), temporary: None };
+        let record = Command { profile, rejected: Some(refusal.key().to_owned()), made: None };
         let put = move |tx: &mut Tx<'_>| tx.put(Space::Commands, id.as_bytes(), &record);
         self.committer.run(Durability::Process, put).await?;
         Err(refusal)
@@ -384,7 +420,7 @@ impl App {
 }
 
 /// The channel message that settles a command, or says it is pending (B.5).
-fn ack_message(id: Uuid, status: u8, body: &Value) -> Value {
+pub(super) fn ack_message(id: Uuid, status: u8, body: &Value) -> Value {
     json!({ "data": {
         "type": protocol::TYPE_COMMAND, "id": id, "command_status": status, "body": body,
     }})

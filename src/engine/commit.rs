@@ -21,12 +21,14 @@ use std::sync::mpsc;
 
 use fjall::{PersistMode, Slice};
 use serde::Serialize;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::db::{Db, Records, Space, StorageError};
 use super::listing::Listings;
 use super::payload::{Files, PendingFile};
+use super::pools::News;
 use super::records::{Payload, Place, Totals, encode};
 use crate::env::Env;
 
@@ -79,6 +81,7 @@ struct Effects {
     removed_bytes: u64,
     listed: Vec<(Uuid, u64)>,
     unlisted: Vec<(Uuid, u64)>,
+    news: Vec<News>,
 }
 
 impl Effects {
@@ -89,6 +92,7 @@ impl Effects {
         self.removed_bytes += other.removed_bytes;
         self.listed.extend(other.listed);
         self.unlisted.extend(other.unlisted);
+        self.news.extend(other.news);
     }
 }
 
@@ -142,6 +146,11 @@ impl Tx<'_> {
     pub(super) fn unlisted(&mut self, profile: Uuid, sequence: u64) {
         self.local_totals.tokens = self.local_totals.tokens.saturating_sub(1);
         self.local_effects.unlisted.push((profile, sequence));
+    }
+
+    /// Has something told once it is committed.
+    pub(super) fn tell(&mut self, news: News) {
+        self.local_effects.news.push(news);
     }
 
     /// Takes a received payload into the store: its bytes, or its finished file. Call
@@ -298,6 +307,7 @@ pub(super) struct Writer {
     jobs: mpsc::Receiver<Job>,
     totals: Totals,
     gauges: Arc<Gauges>,
+    news: UnboundedSender<News>,
 }
 
 /// The mutations of a group, run and waiting for its commit.
@@ -314,13 +324,14 @@ impl Writer {
         files: Arc<Files>,
         listings: Arc<Listings>,
         env: Env,
+        news: UnboundedSender<News>,
     ) -> Result<(Committer, Self), StorageError> {
         let totals: Totals = db.load(Space::Meta, TOTALS)?.unwrap_or_default();
         let tokens = AtomicU64::new(totals.tokens);
         let gauges = Arc::new(Gauges { tokens, ..Gauges::default() });
         let (sender, jobs) = mpsc::channel();
         let committer = Committer { jobs: sender, gauges: Arc::clone(&gauges) };
-        Ok((committer, Self { db, files, listings, env, jobs, totals, gauges }))
+        Ok((committer, Self { db, files, listings, env, jobs, totals, gauges, news }))
     }
 
     /// Commits group after group until told to stop, or until the disk fails.
@@ -355,6 +366,10 @@ impl Writer {
         }
         outcome?;
         self.files.unlink(effects.removed_files);
+        for news in effects.news {
+            // Nobody listens any more once the engine stops.
+            let _ = self.news.send(news);
+        }
         Ok(collected.go_on)
     }
 

@@ -22,6 +22,14 @@ pub enum StorageError {
     /// A record does not decode: damage, or a newer version of this program.
     #[error("a record of the engine's database cannot be read")]
     Record,
+    /// The records are of another version of this program.
+    #[error("the engine's records have format {found}, this program reads format {wanted}")]
+    Format {
+        /// The format of the directory.
+        found: u32,
+        /// The format of this program.
+        wanted: u32,
+    },
     /// A payload file could not be written or moved.
     #[error("a payload file failed: {0}")]
     File(#[from] std::io::Error),
@@ -57,6 +65,20 @@ pub(super) enum Space {
     Payloads = 9,
     /// Payload id of each payload file -> nothing.
     Files = 10,
+    /// Device identifier -> device.
+    Devices = 20,
+    /// Profile id -> identifiers of its devices, oldest first.
+    ProfileDevices = 21,
+    /// Profile id -> its voting configurations and policies.
+    Governance = 22,
+    /// Pool id -> voting pool.
+    Pools = 23,
+    /// Profile and pool id -> nothing.
+    ProfilePools = 24,
+    /// Profile and digest of what is voted on -> id of its last pool.
+    Gates = 25,
+    /// Time when an open pool ends or a settled one is forgotten, and its id -> nothing.
+    PoolTimes = 26,
     /// Application id -> OAuth application.
     OauthApplications = 32,
     /// Owner and application id -> nothing.

@@ -21,8 +21,9 @@ use uuid::Uuid;
 
 use super::commit::Tx;
 use super::db::{Records, Space, StorageError, View};
+use super::devices::{self, Role};
 use super::profiles;
-use super::records::{Device, decode, pair_key, second_id};
+use super::records::{Approval, Device, decode, pair_key, second_id};
 use super::refusal::Refusal;
 use super::secrets::PasswordHash;
 
@@ -292,9 +293,17 @@ pub(super) fn create_device(
     name: String,
 ) -> Result<(), Refusal> {
     managed(tx, caller, id, profile)?;
-    let mut owner = profiles::get(tx, profile)?;
-    owner.devices.push(Device { identifier, name, created_at: tx.now, storage: false });
-    Ok(tx.put(Space::Profiles, profile.as_bytes(), &owner)?)
+    let device = Device {
+        identifier,
+        profile,
+        name,
+        tags: None,
+        created_at: tx.now,
+        approval: Approval::Approved,
+        storage: false,
+        authenticator: false,
+    };
+    Ok(devices::add(tx, &device)?)
 }
 
 /// A profile's device that may become a storage device.
@@ -303,8 +312,7 @@ pub(super) fn device(
     profile: Uuid,
     identifier: &str,
 ) -> Result<Device, Refusal> {
-    let devices = profiles::get(records, profile)?.devices;
-    devices.into_iter().find(|device| device.identifier == identifier).ok_or(Refusal::NoDevice)
+    devices::own(records, profile, identifier)
 }
 
 /// Gives a profile's device the storage role.
@@ -316,7 +324,7 @@ pub(super) fn add_storage(
     identifier: &str,
 ) -> Result<(), Refusal> {
     managed(tx, caller, id, profile)?;
-    profiles::set_storage(tx, profile, identifier, true)
+    devices::set_role(tx, profile, identifier, Role::Storage, true)
 }
 
 /// The devices of every member, with whose they are.
@@ -325,7 +333,7 @@ pub(super) fn devices(view: &View<'_>, id: Uuid) -> Result<Vec<(Uuid, String, De
     for (profile, _) in members(view, id)? {
         let owner = profiles::get(view, profile)?;
         let named = |device| (profile, owner.username.clone(), device);
-        found.extend(owner.devices.into_iter().map(named));
+        found.extend(devices::all(view, profile)?.into_iter().map(named));
     }
     Ok(found)
 }

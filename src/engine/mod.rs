@@ -1,7 +1,7 @@
 //! The embedded engine: a small, durable Privicore server.
 //!
-//! It speaks the wire of the project's protocol reference, sections B.2 to B.8, C.1 to
-//! C.4, C.6, C.10 and C.11: HTTP calls, the WebSocket channel, upload and download streams, all on
+//! It speaks the wire of the project's protocol reference, sections B.2 to B.8 and C.1 to
+//! C.11: HTTP calls, the WebSocket channel, upload and download streams, all on
 //! one listener. It never sees a key: payloads are opaque, and this module depends on
 //! `protocol` and `env` only.
 //!
@@ -10,6 +10,8 @@
 //! app       shared state; a command's way to its ack          answers, downloads   data requests
 //! tokens, profiles   what calls mean, as steps of a commit    sweep    what runs out
 //! oauth, directory, statistics   the same                     scopes   what a token may do
+//! devices, governance, templates, pools   the same, of devices, policies and votes
+//! gate      operations that wait for a vote
 //! commit    one writer, group commit          listing   the order of tokens, in memory
 //! db, records   fjall keyspaces and keys      payload   files for large payloads
 //! faults, shape, metrics   for tests          net   connections that can be cut
@@ -25,9 +27,13 @@
 //! is removed at the next start. A reservation survives the death of the process, but may
 //! be lost with the machine: it would have expired within minutes.
 //!
+//! **Votes.** An operation that an active policy covers is held in its task until the
+//! policy's voting pool is settled; see `gate`. A token without risk meta is covered only
+//! by what a policy lets match anything, and each policy wants a vote of its own.
+//!
 //! **What may leak.** File names, contexts, sizes and risk meta are readable in the
 //! engine's directory, as they are to the real service. Passwords are stretched, bearer
-//! tokens are kept as digests, payloads are as the client sealed them. Everything is
+//! tokens are kept as digests, credentials of devices not at all, payloads are as the client sealed them. Everything is
 //! readable by its owner only.
 
 mod answers;
@@ -36,15 +42,19 @@ mod app;
 mod channel;
 mod commit;
 mod db;
+mod devices;
 mod directory;
 mod downloads;
 mod faults;
+mod gate;
+mod governance;
 mod hub;
 mod listing;
 mod metrics;
 mod net;
 mod oauth;
 mod payload;
+mod pools;
 mod profiles;
 mod records;
 mod refusal;
@@ -54,6 +64,7 @@ mod shape;
 mod start;
 mod statistics;
 mod sweep;
+mod templates;
 mod time;
 mod tokens;
 

@@ -1,10 +1,11 @@
-//! Profiles, logins, keys and storage devices, as steps of a commit.
+//! Profiles, logins and keys, as steps of a commit.
 
 use uuid::Uuid;
 
 use super::commit::Tx;
 use super::db::{Records, Space, StorageError};
-use super::records::{Device, Profile, PublicKey, Session};
+use super::devices;
+use super::records::{Approval, Device, Profile, PublicKey, Session};
 use super::refusal::Refusal;
 use super::secrets::PasswordHash;
 
@@ -36,14 +37,18 @@ pub(super) fn register(
         return Err(Refusal::UsernameTaken);
     }
     let device = Device {
+        profile: id,
         identifier: device,
         name: "embedded storage".to_owned(),
+        tags: None,
         created_at: tx.now,
+        approval: Approval::Approved,
         storage: true,
+        authenticator: false,
     };
+    devices::add(tx, &device)?;
     tx.put(Space::Usernames, username.as_bytes(), &id)?;
-    let profile =
-        Profile { username, password, created_at: tx.now, public_key: None, devices: vec![device] };
+    let profile = Profile { username, password, created_at: tx.now, public_key: None };
     put(tx, id, &profile)
 }
 
@@ -63,20 +68,6 @@ pub(super) fn set_password(
 pub(super) fn set_key(tx: &mut Tx<'_>, id: Uuid, text: String) -> Result<(), Refusal> {
     update(tx, id, |profile, now| {
         profile.public_key = Some(PublicKey { text, created_at: now });
-        Ok(())
-    })
-}
-
-/// Gives a device the storage role, or takes it away.
-pub(super) fn set_storage(
-    tx: &mut Tx<'_>,
-    id: Uuid,
-    identifier: &str,
-    storage: bool,
-) -> Result<(), Refusal> {
-    update(tx, id, |profile, _| {
-        let device = profile.devices.iter_mut().find(|d| d.identifier == identifier);
-        device.ok_or(Refusal::NoDevice)?.storage = storage;
         Ok(())
     })
 }

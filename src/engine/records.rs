@@ -19,8 +19,6 @@ pub(super) struct Profile {
     pub password: PasswordHash,
     pub created_at: u64,
     pub public_key: Option<PublicKey>,
-    /// Storage devices, the virtual one first. Without any, no exchange completes.
-    pub devices: Vec<Device>,
 }
 
 /// A registered key, in its published text form.
@@ -33,11 +31,28 @@ pub(super) struct PublicKey {
 /// A device that belongs to a profile.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Device {
+    pub profile: Uuid,
     pub identifier: String,
     pub name: String,
+    /// Free text of the older configure-device-meta.
+    pub tags: Option<String>,
     pub created_at: u64,
+    pub approval: Approval,
     /// Whether it has the storage role now.
     pub storage: bool,
+    /// Whether it may vote now. Both roles at once are allowed (section A).
+    pub authenticator: bool,
+}
+
+/// What the owner decided about a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Approval {
+    /// Nothing yet.
+    Pending,
+    /// It may take a role.
+    Approved,
+    /// It never will.
+    Rejected,
 }
 
 /// A login; its key is the digest of the bearer token.
@@ -53,8 +68,9 @@ pub(super) struct Command {
     pub profile: Option<Uuid>,
     /// Why it was rejected; `None` if it succeeded.
     pub rejected: Option<String>,
-    /// The temporary token, if the command was a reservation.
-    pub temporary: Option<String>,
+    /// What the command made, where a later call asks for it: a reservation's temporary
+    /// token, a requested device's identifier.
+    pub made: Option<String>,
 }
 
 /// What a token string leads to.

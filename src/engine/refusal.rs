@@ -17,7 +17,7 @@ pub(super) enum Refusal {
     NoKey,
     #[error("record not found")]
     NotFound,
-    #[error("the token belongs to another profile")]
+    #[error("this belongs to another profile")]
     NotOwner,
     #[error("data token not found")]
     NoToken,
@@ -37,6 +37,22 @@ pub(super) enum Refusal {
     WrongPassword,
     #[error("the payload is too large")]
     TooLarge,
+    #[error("the device is not approved")]
+    NotApproved,
+    #[error("the device has been approved or rejected already")]
+    Reviewed,
+    #[error("invalid device credentials")]
+    DeviceCredentials,
+    #[error("the voting configuration is used by a policy")]
+    InUse,
+    #[error("there is no authenticator to vote")]
+    NoAuthenticator,
+    #[error("the device is not asked in this pool")]
+    NotAsked,
+    #[error("the pool is settled")]
+    Settled,
+    #[error("the device may not vote again in this pool")]
+    Attempts,
     #[error("{0}: {1}")]
     Parameter(&'static str, String),
     #[error("{0}")]
@@ -76,9 +92,12 @@ impl Refusal {
     /// The status of a synchronous answer.
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Unauthorized | Self::Credentials => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::Credentials | Self::DeviceCredentials => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::NoKey
             | Self::NotOwner
+            | Self::NotAsked
             | Self::Scope
             | Self::NotMember
             | Self::NotDirectoryOwner
@@ -99,10 +118,28 @@ impl Refusal {
             | Self::Temporary
             | Self::NoStorage
             | Self::WrongPassword
+            | Self::NotApproved
+            | Self::Reviewed
+            | Self::InUse
+            | Self::NoAuthenticator
+            | Self::Settled
+            | Self::Attempts
             | Self::Parameter(..)
             | Self::AlreadyRetrieved(_)
             | Self::AlreadyInvited
             | Self::Rejected(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        }
+    }
+
+    /// The field that a 422 names, if it has no better one.
+    pub(super) fn field(&self) -> &'static str {
+        match self {
+            Self::Parameter(field, _) | Self::AlreadyRetrieved(field) => field,
+            Self::AlreadyInvited => "profileId",
+            Self::NotApproved | Self::Reviewed => "deviceIdentifier",
+            Self::InUse | Self::NoAuthenticator => "votingConfigurationId",
+            Self::Settled | Self::Attempts => "poolId",
+            _ => "token",
         }
     }
 
@@ -123,6 +160,14 @@ impl Refusal {
             Self::UsernameTaken => "profile.username_taken",
             Self::WrongPassword => "profile.wrong_password",
             Self::TooLarge => "data_token.too_large",
+            Self::NotApproved => "device.not_approved",
+            Self::Reviewed => "device.already_reviewed",
+            Self::DeviceCredentials => "device.invalid_credentials",
+            Self::InUse => "voting_configuration.in_use",
+            Self::NoAuthenticator => "policy.no_authenticator",
+            Self::NotAsked => "voting.not_asked",
+            Self::Settled => "voting.settled",
+            Self::Attempts => "voting.too_many_attempts",
             Self::Parameter(..) => "parameter.error",
             Self::Rejected(reason) => reason,
             Self::Storage(_) => "engine.storage",

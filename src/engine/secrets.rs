@@ -134,6 +134,34 @@ impl StreamTokens {
     }
 }
 
+/// Derives the credentials of devices from the engine's secret, so nothing about them is
+/// stored and they can be shown again.
+#[derive(Debug)]
+pub(super) struct DeviceSecrets(hmac::Key);
+
+impl DeviceSecrets {
+    pub(super) fn new(secret: &[u8]) -> Self {
+        let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let derived = hmac::sign(&root, b"credentials of devices");
+        Self(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
+    }
+
+    /// The secret of a device for one purpose: `client-secret` or `rabbit-pass`.
+    pub(super) fn of(&self, purpose: &str, identifier: &str) -> String {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, &Self::message(purpose, identifier)))
+    }
+
+    /// Whether `given` is that secret, in constant time.
+    pub(super) fn verify(&self, purpose: &str, identifier: &str, given: &str) -> bool {
+        let Ok(tag) = URL_SAFE_NO_PAD.decode(given) else { return false };
+        hmac::verify(&self.0, &Self::message(purpose, identifier), &tag).is_ok()
+    }
+
+    fn message(purpose: &str, identifier: &str) -> Vec<u8> {
+        format!("{purpose}\n{identifier}").into_bytes()
+    }
+}
+
 /// Prefix of temporary data tokens.
 pub(super) const TEMPORARY: &str = "tmp-";
 /// Prefix of permanent data tokens.
@@ -152,6 +180,17 @@ mod tests {
         assert!(one.verify("correct horse") && !one.verify("correct hors"));
         assert_ne!(one.hash, two.hash);
         assert!(is_strong("correct horse battery") && !is_strong("secret") && !is_strong(""));
+    }
+
+    #[test]
+    fn device_secrets_are_of_one_device_and_one_purpose() {
+        let secrets = DeviceSecrets::new(b"secret");
+        let secret = secrets.of("client-secret", "one");
+        assert!(secrets.verify("client-secret", "one", &secret));
+        assert!(!secrets.verify("client-secret", "two", &secret));
+        assert!(!secrets.verify("rabbit-pass", "one", &secret));
+        assert!(!DeviceSecrets::new(b"other").verify("client-secret", "one", &secret));
+        assert!(!secrets.verify("client-secret", "one", "") && !secret.contains("one"));
     }
 
     #[test]

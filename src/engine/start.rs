@@ -17,6 +17,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -30,7 +31,8 @@ use super::listing::Listings;
 use super::metrics::Metrics;
 use super::net::{Connection, CuttableListener};
 use super::payload::{Files, private_dir};
-use super::secrets::StreamTokens;
+use super::pools::News;
+use super::secrets::{DeviceSecrets, StreamTokens};
 use super::shape::Shape;
 use super::{EngineConfig, EngineError, api};
 use crate::env::Env;
@@ -41,7 +43,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const SECRET: &[u8] = b"secret";
 const SECRET_LEN: usize = 32;
 const FORMAT: &[u8] = b"format";
-const FORMAT_VERSION: u32 = 1;
+/// 2: devices have records of their own.
+const FORMAT_VERSION: u32 = 2;
 
 /// A running engine. Dropped without [`Engine::shutdown`], it stops as after a crash:
 /// nothing acknowledged is lost.
@@ -77,6 +80,7 @@ impl Engine {
         let app = Arc::new(App::new(Parts {
             public_key: public_key::encode(&engine_key(&secret)),
             stream_tokens: StreamTokens::new(&secret),
+            device_secrets: DeviceSecrets::new(&secret),
             base: format!("http://{addr}"),
             env,
             config,
@@ -88,6 +92,7 @@ impl Engine {
         let cut_all = CancellationToken::new();
         let serving = tokio::spawn(serve(Arc::clone(&app), tcp, cut_all.clone()));
         app.tasks.spawn(sweep_often(Arc::clone(&app)));
+        app.tasks.spawn(tell_news(Arc::clone(&app), store.news));
         sweep_files(&app);
         tracing::info!(%addr, "engine started");
         let (serving, committing) = (Some(serving), Some(committing));
@@ -203,6 +208,7 @@ struct Store {
     files: Arc<Files>,
     listings: Arc<Listings>,
     committer: Committer,
+    news: UnboundedReceiver<News>,
 }
 
 /// Opens the store on the thread that will write to it.
@@ -239,8 +245,9 @@ fn open_parts(dir: &Path, env: Env) -> Result<(Store, Writer), StorageError> {
     let files = Arc::new(Files::open(dir.join("payloads"))?);
     let listings = Arc::new(Listings::default());
     let parts = (Arc::clone(&db), Arc::clone(&files), Arc::clone(&listings));
-    let (committer, writer) = Writer::new(parts.0, parts.1, parts.2, env)?;
-    Ok((Store { db, files, listings, committer }, writer))
+    let (tell, news) = unbounded_channel();
+    let (committer, writer) = Writer::new(parts.0, parts.1, parts.2, env, tell)?;
+    Ok((Store { db, files, listings, committer, news }, writer))
 }
 
 /// Gives this thread, and the database's threads that it starts, a file mode mask of
@@ -264,8 +271,8 @@ impl Store {
     /// Checks the format, and gets the secret behind upload tokens or makes it.
     async fn secret(&self, env: &Env) -> Result<Vec<u8>, StorageError> {
         let format: Option<u32> = self.db.load(Space::Meta, FORMAT)?;
-        if format.is_some_and(|format| format != FORMAT_VERSION) {
-            return Err(StorageError::Record);
+        if let Some(found) = format.filter(|format| *format != FORMAT_VERSION) {
+            return Err(StorageError::Format { found, wanted: FORMAT_VERSION });
         }
         if let Some(secret) = self.db.load(Space::Meta, SECRET)? {
             return Ok(secret);
@@ -307,6 +314,14 @@ async fn sweep_often(app: Arc<App>) {
         if let Err(error) = app.sweep().await {
             tracing::warn!(%error, "the sweep failed");
         }
+    }
+}
+
+/// Passes on what commits have changed about voting pools.
+async fn tell_news(app: Arc<App>, mut news: UnboundedReceiver<News>) {
+    let stop = app.stop.clone();
+    while let Some(Some(news)) = stop.run_until_cancelled(news.recv()).await {
+        app.hear(&news);
     }
 }
 

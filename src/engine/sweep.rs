@@ -8,7 +8,7 @@ use super::app::App;
 use super::commit::{Durability, Tx};
 use super::db::{Space, StorageError};
 use super::records::{Session, decode, expiry_token};
-use super::{oauth, tokens};
+use super::{oauth, pools, tokens};
 
 /// Records removed by one commit.
 const BATCH: usize = 512;
@@ -20,9 +20,9 @@ const RECLAIM_BYTES: u64 = 64 << 20;
 
 type Keys = Vec<Vec<u8>>;
 
-/// Expired reservations and aliases, ended sessions and OAuth grants, old command outcomes.
-/// Nothing that ran out before `since` is left, so the search starts there and does not
-/// walk over what earlier sweeps removed.
+/// Expired reservations and aliases, pools whose time is over, ended sessions and OAuth
+/// grants, old command outcomes. Nothing that ran out before `since` is left, so the search
+/// starts there and does not walk over what earlier sweeps removed.
 pub(super) async fn expire_records(
     app: &Arc<App>,
     since: u64,
@@ -31,6 +31,8 @@ pub(super) async fn expire_records(
     let key = |at: u64| at.to_be_bytes().to_vec();
     let (from, upto) = (key(since), key(now.saturating_add(1)));
     remove(app, Space::Expiries, move |app| keys(app, Space::Expiries, &from, &upto)).await?;
+    let (from, upto) = (key(since), key(now.saturating_add(1)));
+    remove(app, Space::PoolTimes, move |app| keys(app, Space::PoolTimes, &from, &upto)).await?;
     let session_end = |session: &Session| session.expires_at;
     remove(app, Space::Sessions, ended(Space::Sessions, now, session_end)).await?;
     let request_end = |request: &oauth::Request| request.expires_at;
@@ -83,6 +85,7 @@ fn drop_one(tx: &mut Tx<'_>, space: Space, key: &[u8]) -> Result<(), StorageErro
         (Space::Expiries, Some(at), Some(name)) => {
             tokens::expire(tx, u64::from_be_bytes(*at), name)
         }
+        (Space::PoolTimes, ..) => pools::due(tx, key),
         _ => {
             tx.remove(space, key);
             Ok(())

@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 use super::commit::{Received, Tx};
 use super::db::{Records, Space, StorageError};
+use super::devices;
 use super::records::{
-    Entry, FileMeta, Payload, Profile, RiskMeta, Token, context_key, expiry_key, order_key,
+    Entry, FileMeta, Payload, RiskMeta, Token, context_key, expiry_key, order_key,
 };
 use super::refusal::Refusal;
 use super::statistics::{self, Transaction};
@@ -130,10 +131,32 @@ pub(super) fn fill(
     Ok(())
 }
 
+/// Lets a temporary token or alias live until `until` and its time to live more; it never
+/// lives shorter for it. Others stay as they are.
+pub(super) fn prolong(tx: &mut Tx<'_>, name: &str, until: u64) -> Result<(), StorageError> {
+    let Some(mut entry) = tx.load::<Entry>(Space::Tokens, name.as_bytes())? else {
+        return Ok(());
+    };
+    let ttl = match &entry {
+        Entry::Token(token) => u64::from(token.ttl) * MINUTE_MS,
+        Entry::Alias { .. } => 0,
+    };
+    let expires_at = match &mut entry {
+        Entry::Token(token) => token.expires_at.as_mut(),
+        Entry::Alias { expires_at, .. } => Some(expires_at),
+    };
+    let Some(expires_at) = expires_at.filter(|expires_at| **expires_at < until + ttl) else {
+        return Ok(());
+    };
+    tx.remove(Space::Expiries, &expiry_key(*expires_at, name));
+    *expires_at = until + ttl;
+    tx.put_raw(Space::Expiries, &expiry_key(*expires_at, name), Vec::new().into());
+    tx.put(Space::Tokens, name.as_bytes(), &entry)
+}
+
 fn need_storage(tx: &Tx<'_>, profile: Uuid) -> Result<(), Refusal> {
-    let record: Option<Profile> = tx.load(Space::Profiles, profile.as_bytes())?;
-    let has_storage = record.is_some_and(|p| p.devices.iter().any(|device| device.storage));
-    if has_storage { Ok(()) } else { Err(Refusal::NoStorage) }
+    let storage = devices::all(tx, profile)?.iter().any(|device| device.storage);
+    if storage { Ok(()) } else { Err(Refusal::NoStorage) }
 }
 
 /// Sets the file meta and makes the token permanent: under `permanent`, or under its own

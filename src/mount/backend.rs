@@ -5,6 +5,7 @@
 //! path. Where the vault is known here already, an unreachable service is no obstacle:
 //! the client then connects in the background.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,22 +55,11 @@ impl Vault {
                 Ok((Self::stacked(client, urls, None, config, env), key))
             }
             Backend::Embedded { dir } => {
-                let vault = embedded::open(dir, env)?;
-                let engine = EngineConfig::new(&vault.engine_dir);
-                let engine = Engine::start(engine, env.clone()).await?;
-                let urls = (parsed(&engine.api_url())?, parsed(&engine.ws_url())?);
-                let (api_url, ws_url) = urls.clone();
-                let login = ClientConfig::new(api_url, ws_url, vault.username, vault.password);
-                match log_in_or_register(with_deadlines(login, config), env).await {
-                    Ok(client) => {
-                        let engine = Some(engine);
-                        Ok((Self::stacked(client, urls, engine, config, env), vault.key))
-                    }
-                    Err(error) => {
-                        engine.shutdown().await;
-                        Err(MountError::Connect(error))
-                    }
-                }
+                let adjust = |login| with_deadlines(login, config);
+                let vault = EmbeddedVault::open_with(dir, env, adjust).await?;
+                let EmbeddedVault { client, api_url, ws_url, key, engine, .. } = vault;
+                let urls = (api_url, ws_url);
+                Ok((Self::stacked(client, urls, Some(engine), config, env), key))
             }
         }
     }
@@ -93,6 +83,54 @@ impl Vault {
         if let Some(engine) = self.engine {
             engine.shutdown().await;
         }
+    }
+}
+
+/// An embedded vault whose engine runs in this process, without a mount.
+#[derive(Debug)]
+pub struct EmbeddedVault {
+    /// Logged in.
+    pub client: Arc<Client>,
+    /// Where the engine listens for this time.
+    pub api_url: Url,
+    /// Its WebSocket.
+    pub ws_url: Url,
+    /// The profile.
+    pub username: String,
+    /// The vault's key.
+    pub key: MasterKey,
+    engine: Engine,
+}
+
+impl EmbeddedVault {
+    /// Starts the engine of the vault in `dir` and logs in; makes what first use has to make.
+    pub async fn open(dir: &Path, env: &Env) -> Result<Self, MountError> {
+        Self::open_with(dir, env, |login| login).await
+    }
+
+    async fn open_with(
+        dir: &Path,
+        env: &Env,
+        adjust: impl FnOnce(ClientConfig) -> ClientConfig,
+    ) -> Result<Self, MountError> {
+        let vault = embedded::open(dir, env)?;
+        let engine = Engine::start(EngineConfig::new(&vault.engine_dir), env.clone()).await?;
+        let (api_url, ws_url) = (parsed(&engine.api_url())?, parsed(&engine.ws_url())?);
+        let embedded::Vault { username, password, key, .. } = vault;
+        let login = ClientConfig::new(api_url.clone(), ws_url.clone(), username.clone(), password);
+        match log_in_or_register(adjust(login), env).await {
+            Ok(client) => Ok(Self { client, api_url, ws_url, username, key, engine }),
+            Err(error) => {
+                engine.shutdown().await;
+                Err(MountError::Connect(error))
+            }
+        }
+    }
+
+    /// Leaves the channel and stops the engine.
+    pub async fn close(self) {
+        self.client.close().await;
+        self.engine.shutdown().await;
     }
 }
 

@@ -27,6 +27,7 @@ mod error;
 mod local;
 mod serve;
 
+pub use backend::EmbeddedVault;
 pub use config::{Backend, MountConfig, Service, Tuning};
 pub use daemon::{Announcement, announce_failure, announce_ready, become_daemon, spawn};
 pub use error::{Ended, MountError};

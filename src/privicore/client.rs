@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -16,7 +17,8 @@ use super::config::ClientConfig;
 use super::http::{Call, CallBody, Http};
 use super::learned::Learned;
 use super::reply::{
-    CommandStatus, Reply, authorization, command_status, expiry, rejection, storage_count,
+    Authorization, CommandStatus, Reply, authorization, command_status, expiry, rejection,
+    storage_count,
 };
 use super::session::Session;
 use crate::env::Env;
@@ -74,7 +76,26 @@ impl Client {
     /// Outside a tokio runtime.
     pub fn new_offline(config: ClientConfig, env: Env) -> Arc<Self> {
         let http = Arc::new(Http::new(&config));
-        let session = Arc::new(Session::new(Arc::clone(&http), &config, env.clone()));
+        let session = Session::new(Arc::clone(&http), &config, env.clone());
+        Self::over(config, http, Arc::new(session), env)
+    }
+
+    /// A client that goes on with an authorization token from before, and has no password:
+    /// `config.password` is not used. Where the token has expired, or the service refuses
+    /// it, calls fail with `Unauthenticated`; there is never a login. The token is not
+    /// renewed by itself: see [`Client::extend`].
+    ///
+    /// Asks the service nothing yet. Fails with `Local` if the token is not fit for a header.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn resume(config: ClientConfig, kept: Authorization, env: Env) -> StoreResult<Arc<Self>> {
+        let http = Arc::new(Http::new(&config));
+        let session = Session::resumed(Arc::clone(&http), &config, kept, env.clone())?;
+        Ok(Self::over(config, http, Arc::new(session), env))
+    }
+
+    fn over(config: ClientConfig, http: Arc<Http>, session: Arc<Session>, env: Env) -> Arc<Self> {
         let channel = Channel::start(&config, Arc::clone(&http), Arc::clone(&session), env.clone());
         Arc::new_cyclic(|this| Self {
             config,
@@ -96,6 +117,12 @@ impl Client {
     /// service does not say.
     pub fn authorized_until(&self) -> Option<SystemTime> {
         self.session.expires()
+    }
+
+    /// The authorization to go on with later ([`Client::resume`]); logs in if there is none.
+    pub async fn authorize(&self) -> StoreResult<Authorization> {
+        self.session.grant().await?;
+        self.session.authorization().ok_or_else(|| closed("login"))
     }
 
     /// Changes whenever a command was acknowledged that this client did not issue:
@@ -129,6 +156,14 @@ impl Client {
         }
     }
 
+    /// Waits until the channel is joined; a refused login is told as such.
+    pub(super) async fn ready(&self, operation: &'static str) -> StoreResult<()> {
+        match self.channel.ready(self.config.connect_timeout, operation).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.session.refusal().await.unwrap_or(error)),
+        }
+    }
+
     /// The error of a reply, without our token in it.
     pub(super) fn error(&self, reply: &Reply, operation: &'static str) -> StoreError {
         let mut error = reply.error(operation);
@@ -144,7 +179,7 @@ impl Client {
 
     /// The same, but a reply outside 2xx comes back for the caller to judge.
     pub(super) async fn command_reply(&self, call: &Call) -> StoreResult<Reply> {
-        self.channel.ready(self.config.connect_timeout, call.operation).await?;
+        self.ready(call.operation).await?;
         let reply = self.call(call).await?;
         if reply.is_success()
             && let Some(id) = awaited(&reply, call.operation)?
@@ -222,7 +257,7 @@ impl Client {
             }
         }
         let mut call = Call::post(operation, path::REQUEST_STATUS).with_id(id);
-        call.body = CallBody::Json("{}");
+        call.body = CallBody::Json(Bytes::from_static(b"{}"));
         let reply = self.call(&call).await?;
         let status = command_status(&reply);
         if status != CommandStatus::Unknown {
@@ -287,7 +322,7 @@ impl Client {
 }
 
 /// The id of the command to await, if the reply names one; a 202 has to.
-fn awaited(reply: &Reply, operation: &'static str) -> StoreResult<Option<String>> {
+pub(super) fn awaited(reply: &Reply, operation: &'static str) -> StoreResult<Option<String>> {
     if reply.status == 202 || reply.command_header.is_some() {
         return reply.command_id().map(Some).ok_or_else(|| {
             let what = "the service accepted the command without naming it";

@@ -63,7 +63,7 @@ impl Client {
 
     /// One data request, to its end.
     async fn request(&self, token: &Token) -> StoreResult<Round> {
-        self.channel.ready(self.config.connect_timeout, GET).await?;
+        self.ready(GET).await?;
         let call = Call::form(GET, path::REQUEST_DATA, &[("token", token.as_str())]);
         let reply = self.call(&call).await?;
         if !reply.is_success() {

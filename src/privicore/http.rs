@@ -54,7 +54,7 @@ pub(super) struct Call {
 pub(super) enum CallBody {
     Empty,
     Form(Bytes),
-    Json(&'static str),
+    Json(Bytes),
 }
 
 impl Call {
@@ -74,6 +74,15 @@ impl Call {
         fields: &[(&str, &str)],
     ) -> Self {
         let body = CallBody::Form(Bytes::from(encode(fields)));
+        Self { body, ..Self::post(operation, path) }
+    }
+
+    pub(super) fn json(
+        operation: &'static str,
+        path: &'static str,
+        value: &serde_json::Value,
+    ) -> Self {
+        let body = CallBody::Json(Bytes::from(value.to_string()));
         Self { body, ..Self::post(operation, path) }
     }
 
@@ -187,7 +196,7 @@ impl Http {
                 .body(form.clone()),
             CallBody::Json(json) => request
                 .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-                .body(*json),
+                .body(json.clone()),
         };
         let request = match token {
             Some(token) => request.header(protocol::AUTHORIZATION, token),

@@ -50,6 +50,7 @@ fn record(item: &Value) -> Option<TokenRecord> {
         size: either("size").and_then(|size| size.parse().ok()),
         created: field(item, &["createdAt", "created_at"]).and_then(|at| parse_rfc3339(&at)),
         mark: field(item, &["uuid"]),
+        data_type: meta.get("data").and_then(|data| field(data, &["type"])),
         risk: meta.get("information_security_risk").and_then(risk),
     })
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! put, get, tokens      the flows: store, fetch, delete / meta / risk / list
 //! oauth, directory, statistics    optional     calls that a service may not offer
+//! account    storage    what commands ask: profile, keys, authorization; storage devices
 //! client                authenticated calls, commands and their acknowledgements
 //! session    channel    the authorization token; the WebSocket and its owner task
 //! http       rendezvous requests; where messages and those who wait for them meet
@@ -19,6 +20,7 @@
 //! What differs between services (protocol, section D) is read tolerantly by the readers,
 //! and what a service refuses once is not sent again in the same session (`learned`).
 
+mod account;
 mod channel;
 mod client;
 mod config;
@@ -37,13 +39,19 @@ mod reply;
 mod secret;
 mod session;
 mod statistics;
+mod storage;
 mod time;
 mod tokens;
 
+pub use account::{PublicKey, QrToken, Whoami};
 pub use channel::ChannelState;
 pub use client::Client;
 pub use config::ClientConfig;
 pub use directory::{Directory, DirectoryDevice, DirectoryInvitation, DirectoryUser};
 pub use oauth::{AccessToken, AuthorizationCode, OauthApplication, OauthCredentials};
+pub use reply::Authorization;
 pub use secret::Secret;
 pub use statistics::{TransactionCounts, TransactionStatistics};
+pub use storage::StorageDevice;
+pub use time::{format_rfc3339, parse_rfc3339};
+pub use tokens::MetaChange;

@@ -368,7 +368,7 @@ impl Client {
         let filter = ListFilter {
             context: Some(meta.context.clone()),
             file_name: Some(meta.file_name.clone()),
-            token: None,
+            ..ListFilter::default()
         };
         let records = crate::store::list_all(self, &filter).await?;
         let ours = |record: &TokenRecord| {

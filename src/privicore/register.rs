@@ -10,7 +10,9 @@ use tokio::time::{Instant, sleep};
 use super::client::Client;
 use super::config::ClientConfig;
 use super::http::{Call, Http};
-use super::reply::{CommandStatus, Reply, command_status, field, rejection, storage_count};
+use super::reply::{
+    Authorization, CommandStatus, Reply, command_status, field, rejection, storage_count,
+};
 use super::session::{Grant, Session};
 use crate::env::Env;
 use crate::protocol::{path, public_key};
@@ -21,6 +23,14 @@ const REGISTER: &str = "register";
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 impl Client {
+    /// Logs in, and nothing else: the authorization is for [`Client::resume`].
+    pub async fn login(config: &ClientConfig, env: Env) -> StoreResult<Authorization> {
+        let session = Session::new(std::sync::Arc::new(Http::new(config)), config, env);
+        session.grant().await?;
+        let granted = session.authorization();
+        granted.ok_or_else(|| StoreError::new(StoreErrorKind::Protocol, "login", "no token"))
+    }
+
     /// Registers the profile of `config` and a public key for it, where that is not done
     /// yet; doing it again changes nothing. Warns if there is no storage device.
     ///
@@ -59,7 +69,11 @@ impl FirstUse<'_> {
         if reply.status == 409 {
             return Ok(());
         }
-        self.finished(reply, None).await
+        // A service may repeat what it refuses.
+        self.finished(reply, None).await.map_err(|error| {
+            let message = config.password.redacted_from(error.message);
+            StoreError { message, ..error }
+        })
     }
 
     async fn key(&self, grant: &Grant) -> StoreResult<()> {
@@ -114,7 +128,7 @@ impl FirstUse<'_> {
             return Ok(status);
         }
         call.method = reqwest::Method::POST;
-        call.body = super::http::CallBody::Json("{}");
+        call.body = super::http::CallBody::Json(bytes::Bytes::from_static(b"{}"));
         Ok(command_status(&self.http.send(&call, header).await?))
     }
 }

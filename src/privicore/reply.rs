@@ -189,15 +189,17 @@ fn scalar(json: &Value) -> Option<String> {
 }
 
 /// A bare scalar, or the first of an array.
-fn single(json: &Value) -> Option<String> {
+pub(super) fn single(json: &Value) -> Option<String> {
     scalar(json.as_array().and_then(|items| items.first()).unwrap_or(json))
 }
 
-/// A login, or a renewal that gave a new token.
-#[derive(Debug)]
-pub(super) struct Authorization {
-    pub(super) token: Secret,
-    pub(super) expires: Option<std::time::SystemTime>,
+/// An authorization token, from a login or a renewal. `Debug` does not show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorization {
+    /// The token itself.
+    pub token: Secret,
+    /// When it expires, where the service says.
+    pub expires: Option<std::time::SystemTime>,
 }
 
 /// Reads the reply of `authenticate`, and of `reauthorize` in its synchronous shape.
@@ -347,11 +349,15 @@ pub(super) fn promotion(reply: &Reply) -> Promotion {
 /// How many storage devices a reply of `list-storage-devices` shows; `None` if it is
 /// not a list.
 pub(super) fn storage_count(reply: &Reply) -> Option<usize> {
-    let json = reply.json()?;
-    let list = json.as_array().or_else(|| {
-        ["items", "data", "devices"].iter().find_map(|key| json.get(key)?.as_array())
-    })?;
-    Some(list.len())
+    list_of(&reply.json()?).map(<[Value]>::len)
+}
+
+/// A list: bare, or in one of the members that services put it in.
+pub(super) fn list_of(json: &Value) -> Option<&[Value]> {
+    let list = json
+        .as_array()
+        .or_else(|| ["items", "data", "devices"].iter().find_map(|key| json.get(key)?.as_array()));
+    list.map(Vec::as_slice)
 }
 
 #[cfg(test)]

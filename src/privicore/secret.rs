@@ -19,6 +19,11 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// `text` without this secret, should somebody have repeated it.
+    pub(super) fn redacted_from(&self, text: String) -> String {
+        if self.0.is_empty() { text } else { text.replace(self.0.as_str(), "(redacted)") }
+    }
 }
 
 impl fmt::Debug for Secret {

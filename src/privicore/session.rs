@@ -6,6 +6,8 @@
 //!   seconds more, so that a wrong password is not tried once per waiter.
 //! * Renewal ahead of expiry happens in the background (`Client::renew_early`): callers
 //!   go on with the old token, which still counts.
+//! * A session that was resumed with a token has no password: nothing renews it, and a
+//!   token that does not count any more is `Unauthenticated`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,7 +61,8 @@ pub(super) struct Session {
     http: Arc<Http>,
     env: Env,
     username: String,
-    password: Secret,
+    /// `None`: this session was resumed, or ended, and cannot log in.
+    password: Mutex<Option<Secret>>,
     current: Mutex<Option<Current>>,
     gate: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
     renewing: AtomicBool,
@@ -72,12 +75,58 @@ impl Session {
             http,
             env,
             username: config.username.clone(),
-            password: config.password.clone(),
+            password: Mutex::new(Some(config.password.clone())),
             current: Mutex::new(None),
             gate: tokio::sync::Mutex::new(None),
             renewing: AtomicBool::new(false),
             generation: watch::Sender::new(0),
         }
+    }
+
+    /// A session that goes on with a token from before and never logs in.
+    pub(super) fn resumed(
+        http: Arc<Http>,
+        config: &ClientConfig,
+        kept: Authorization,
+        env: Env,
+    ) -> StoreResult<Self> {
+        let session = Self::new(http, config, env);
+        *session.password.lock() = None;
+        let expires = kept.expires;
+        session.adopt(kept)?;
+        if let Some(current) = &mut *session.current.lock() {
+            current.expires = expires;
+            current.renew_at = None;
+        }
+        Ok(session)
+    }
+
+    /// The token in use.
+    pub(super) fn authorization(&self) -> Option<Authorization> {
+        let current = self.current.lock();
+        let Current { grant, expires, .. } = current.as_ref()?;
+        Some(Authorization { token: Secret::new(grant.text()), expires: *expires })
+    }
+
+    /// The password is another from now on.
+    pub(super) fn set_password(&self, new: &Secret) {
+        if let Some(password) = &mut *self.password.lock() {
+            *password = new.clone();
+        }
+    }
+
+    /// The token was revoked: none is used from now on, and there is no login.
+    pub(super) fn end(&self) {
+        *self.password.lock() = None;
+        *self.current.lock() = None;
+    }
+
+    /// Why the last login was refused, if that was a moment ago.
+    pub(super) async fn refusal(&self) -> Option<StoreError> {
+        let gate = self.gate.lock().await;
+        let (at, error) = gate.as_ref()?;
+        let refused = error.kind == StoreErrorKind::Unauthenticated;
+        (refused && at.elapsed() < REFUSAL_SHARED).then(|| error.clone())
     }
 
     /// Tells when the token changes, so that the channel joins with the new one.
@@ -119,16 +168,22 @@ impl Session {
     }
 
     async fn login(&self) -> StoreResult<Authorization> {
-        let fields = [("username", self.username.as_str()), ("password", self.password.expose())];
+        let Some(password) = self.password.lock().clone() else {
+            let why = "the authorization token has expired, or is refused".to_owned();
+            return Err(self.refused(StoreErrorKind::Unauthenticated, why));
+        };
+        let fields = [("username", self.username.as_str()), ("password", password.expose())];
         let reply = self.http.send(&Call::form("login", path::AUTHENTICATE, &fields), None).await?;
         if reply.status == 401 {
             // A service may also answer so for a profile without a public key (D.7).
-            let said = reply.error_text();
+            let said = password.redacted_from(reply.error_text());
             let why = format!("{said} (wrong name or password, or no public key registered yet)");
             return Err(self.refused(StoreErrorKind::Unauthenticated, why));
         }
         if !reply.is_success() {
-            return Err(reply.error("login").on(&self.username));
+            let error = reply.error("login").on(&self.username);
+            let message = password.redacted_from(error.message);
+            return Err(StoreError { message, ..error });
         }
         authorization(&reply).ok_or_else(|| {
             self.refused(StoreErrorKind::Protocol, "no authorizationToken in the reply".into())
@@ -150,7 +205,8 @@ impl Session {
         // A new token that has expired already means that the clocks disagree: then only
         // a 401 tells.
         let expires = new.expires.filter(|expires| *expires > self.env.clock.now());
-        let renew_at = expires.map(|expires| self.renewal(expires));
+        let renews = self.password.lock().is_some();
+        let renew_at = expires.filter(|_| renews).map(|expires| self.renewal(expires));
         *self.current.lock() = Some(Current { grant: grant.clone(), expires, renew_at });
         self.generation.send_replace(generation);
         Ok(grant)
@@ -160,7 +216,8 @@ impl Session {
     pub(super) fn extend(&self, expires: SystemTime) {
         if let Some(current) = &mut *self.current.lock() {
             current.expires = Some(expires);
-            current.renew_at = Some(self.renewal(expires));
+            let renews = self.password.lock().is_some();
+            current.renew_at = renews.then(|| self.renewal(expires));
         }
     }
 

@@ -1,10 +1,11 @@
-//! RFC 3339 timestamps as the service writes them (protocol B.3), read tolerantly.
+//! RFC 3339 timestamps as the service writes them (protocol B.3), read tolerantly, and
+//! written for people and files.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Reads `2026-02-21T15:33:44[.fff](Z|+hh:mm|+hhmm)`; a blank instead of `T` and a
 /// missing offset (taken as UTC) are accepted. `None` for anything else, or before 1970.
-pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let text = text.trim();
     let bytes = text.as_bytes();
     if bytes.len() < 19 || !text.is_ascii() {
@@ -27,6 +28,15 @@ pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let local = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
     let seconds = u64::try_from(local - offset_seconds(offset)?).ok()?;
     UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
+}
+
+/// Writes `2026-02-21T15:33:44+00:00`, to the second; a time before 1970 as 1970.
+pub fn format_rfc3339(at: SystemTime) -> String {
+    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_from_days(i64::try_from(days).unwrap_or(i64::MAX / 2));
+    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}+00:00")
 }
 
 fn number(digits: &str) -> Option<i64> {
@@ -73,6 +83,21 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
+/// The inverse.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +123,17 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(parse_rfc3339(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let known = UNIX_EPOCH + Duration::from_secs(1_771_688_024);
+        assert_eq!(format_rfc3339(known), "2026-02-21T15:33:44+00:00");
+        // every day of five centuries, leap years among them
+        for day in 0..180_000 {
+            let at = UNIX_EPOCH + Duration::from_secs(day * 86_400 + 86_399);
+            assert_eq!(parse_rfc3339(&format_rfc3339(at)), Some(at));
         }
     }
 }

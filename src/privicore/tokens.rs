@@ -3,11 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
 
 use super::client::Client;
 use super::http::{Call, encode};
 use super::listing;
-use crate::protocol::path;
+use crate::protocol::{INLINE_CLIENT_LIMIT, path};
 use crate::store::{
     Download, FileMeta, ListFilter, ListPage, Payload, RiskMeta, Store, StoreError, StoreErrorKind,
     StoreResult, Token,
@@ -15,6 +18,17 @@ use crate::store::{
 
 /// Page size for services that refuse a larger one (C.4.7).
 const SMALL_PAGE: u32 = 25;
+
+/// Changes of file meta; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetaChange {
+    /// Display name.
+    pub file_name: Option<String>,
+    /// Extension without the dot.
+    pub extension: Option<String>,
+    /// Context.
+    pub context: Option<String>,
+}
 
 #[async_trait]
 impl Store for Client {
@@ -31,7 +45,12 @@ impl Store for Client {
     }
 
     async fn update_meta(&self, token: &Token, meta: &FileMeta) -> StoreResult<()> {
-        self.change_meta(token, meta).await.map_err(|error| named(error, token.as_str()))
+        let change = MetaChange {
+            file_name: Some(meta.file_name.clone()),
+            extension: Some(meta.extension.clone()),
+            context: Some(meta.context.clone()),
+        };
+        self.change_meta(token, &change).await.map_err(|error| named(error, token.as_str()))
     }
 
     async fn set_risk(&self, token: &Token, risk: &RiskMeta) -> StoreResult<()> {
@@ -74,16 +93,41 @@ impl Client {
         Ok(crate::store::list_all(self, &filter).await?.is_empty())
     }
 
+    /// Replaces what a token holds, keeping the token, with file meta and a type of the data
+    /// (the JSON variant of C.4.8, which alone takes a type). `TooLarge` for what does not
+    /// go inline: the call has no streamed form.
+    pub async fn replace(
+        &self,
+        token: &Token,
+        meta: &FileMeta,
+        data_type: &str,
+        sealed: &[u8],
+    ) -> StoreResult<()> {
+        const REPLACE: &str = "replace";
+        if sealed.len() > INLINE_CLIENT_LIMIT {
+            let what = format!("{} sealed bytes are more than go inline", sealed.len());
+            return Err(StoreError::new(StoreErrorKind::TooLarge, REPLACE, what).on(token));
+        }
+        let file = json!({
+            "fileName": meta.file_name, "extension": meta.extension,
+            "size": meta.size, "path": meta.path,
+        });
+        // Complete, because the call may replace all of it (D.3).
+        let meta = json!({ "file": file, "data": { "type": data_type } });
+        let body =
+            json!({ "dataToken": token.as_str(), "data": STANDARD.encode(sealed), "meta": meta });
+        let call = Call::json(REPLACE, path::UPDATE_DATA, &body);
+        self.command(&call).await.map(drop).map_err(|error| named(error, token.as_str()))
+    }
+
     /// Changes file meta by the form call; a service without it is remembered (D.3).
-    async fn change_meta(&self, token: &Token, meta: &FileMeta) -> StoreResult<()> {
+    pub async fn change_meta(&self, token: &Token, change: &MetaChange) -> StoreResult<()> {
         const UPDATE: &str = "update-meta";
         let known = &self.learned.update_meta;
-        let fields = [
-            ("token", token.as_str()),
-            ("fileName", &meta.file_name),
-            ("extension", &meta.extension),
-            ("context", &meta.context),
-        ];
+        let mut fields = vec![("token", token.as_str())];
+        fields.extend(change.file_name.iter().map(|v| ("fileName", v.as_str())));
+        fields.extend(change.extension.iter().map(|v| ("extension", v.as_str())));
+        fields.extend(change.context.iter().map(|v| ("context", v.as_str())));
         if !known.no() {
             let reply = self.command_reply(&Call::form(UPDATE, path::UPDATE_META, &fields)).await?;
             let absent = match reply.status {
@@ -138,6 +182,9 @@ fn list_query(filter: Option<&ListFilter>, page: u32, per_page: u32) -> String {
     if let Some(filter) = filter {
         fields.extend(filter.context.iter().map(|v| ("filters[context]", v.as_str())));
         fields.extend(filter.file_name.iter().map(|v| ("filters[meta.file.fileName]", v.as_str())));
+        let extension = filter.extension.iter();
+        fields.extend(extension.map(|v| ("filters[meta.file.extension]", v.as_str())));
+        fields.extend(filter.data_type.iter().map(|v| ("filters[meta.data.type]", v.as_str())));
         fields.extend(filter.token.iter().map(|v| ("filters[token]", v.as_str())));
     }
     encode(&fields)

@@ -4,6 +4,7 @@
 //! variant tolerantly with its own readers; the engine writes the documented shape.
 
 pub mod directory;
+pub mod governance;
 pub mod oauth;
 pub mod public_key;
 

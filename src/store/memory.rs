@@ -243,6 +243,7 @@ impl Store for MemoryStore {
                 size: Some(meta.size),
                 created: Some(created(age)),
                 mark: (!mark.is_empty()).then(|| mark.to_owned()),
+                data_type: None,
                 risk: None,
             };
             state.entries.insert(age, Entry { record, payload });

@@ -155,6 +155,8 @@ pub struct TokenRecord {
     pub created: Option<SystemTime>,
     /// The `uuid` given at the reservation, where the service keeps it.
     pub mark: Option<String>,
+    /// Type of the data, if one was set.
+    pub data_type: Option<String>,
     /// Risk meta, where the listing carries it.
     pub risk: Option<RiskMeta>,
 }
@@ -166,6 +168,10 @@ pub struct ListFilter {
     pub context: Option<String>,
     /// Exact file name.
     pub file_name: Option<String>,
+    /// Exact extension.
+    pub extension: Option<String>,
+    /// Exact type of the data.
+    pub data_type: Option<String>,
     /// Exact token.
     pub token: Option<Token>,
 }
@@ -175,6 +181,8 @@ impl ListFilter {
     pub fn matches(&self, record: &TokenRecord) -> bool {
         self.context.as_ref().is_none_or(|c| *c == record.context)
             && self.file_name.as_ref().is_none_or(|n| record.file_name.as_ref() == Some(n))
+            && self.extension.as_ref().is_none_or(|e| record.extension.as_ref() == Some(e))
+            && self.data_type.as_ref().is_none_or(|t| record.data_type.as_ref() == Some(t))
             && self.token.as_ref().is_none_or(|t| *t == record.token)
     }
 }

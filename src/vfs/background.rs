@@ -363,7 +363,11 @@ impl Vfs {
 
     async fn clear_intent(&self, mark: &str, names: (String, String)) -> VfsResult<()> {
         let (context, file_name) = names;
-        let filter = ListFilter { context: Some(context), file_name: Some(file_name), token: None };
+        let filter = ListFilter {
+            context: Some(context),
+            file_name: Some(file_name),
+            ..ListFilter::default()
+        };
         let failed = |e| VfsError::from_store("interrupted upload", &e);
         let listed = list_all(&*self.remote.store, &filter).await.map_err(failed)?;
         let mut batch = self.tree.db().batch();

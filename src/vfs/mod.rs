@@ -42,6 +42,8 @@ use self::handles::Handle;
 use self::writeback::Queue;
 use crate::catalog::segment::Paths;
 use crate::catalog::{Remote, Stale, Time, Tree};
+use crate::content::CHUNK;
+use crate::content::blob::BLOCK;
 use crate::content::buffers::BufferPool;
 use crate::content::cache::{Cache, CacheConfig};
 use crate::content::fetch::Fetcher;
@@ -217,7 +219,7 @@ impl Vfs {
             loading: [const { Mutex::new(()) }; LOADING],
             queue: Queue::default(),
             uploads: Arc::new(Semaphore::new(parallel)),
-            buffers: BufferPool::new(upload::PARTS_AT_ONCE),
+            buffers: BufferPool::new(upload::PARTS_AT_ONCE * (CHUNK as usize + BLOCK)),
             publishing: tokio::sync::Mutex::new(()),
             tidying: tokio::sync::Mutex::new(()),
             publish_wanted: Notify::new(),

@@ -39,11 +39,11 @@ const VALUE_LIMIT: usize = 65_536;
 impl Vfs {
     /// The value of an attribute.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> VfsResult<Vec<u8>> {
-        let inode = self.tree.inode(ino)?;
         check_name(name)?;
         let value = match name.starts_with(OWN) {
-            true => self.own_xattr(&inode, name)?,
-            false => inode.xattr(name).cloned(),
+            true => self.own_xattr(&*self.tree.inode(ino)?, name)?,
+            false if !self.tree.may_have_xattr(name) => None,
+            false => self.tree.inode(ino)?.xattr(name).cloned(),
         };
         value.ok_or_else(|| match name == LABEL {
             // On a machine with SELinux the kernel answers this itself. Without it, `ls -l`

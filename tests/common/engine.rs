@@ -154,6 +154,16 @@ impl Engine {
         assert!(reply.status < 300, "fault plan: {reply:?}");
     }
 
+    /// Sets the wire variants (needs `--test-controls`).
+    pub(crate) fn shape(&self, shape: &Value) {
+        let body = shape.to_string();
+        let headers = [("Content-Type", "application/json")];
+        let reply =
+            http::request("POST", &self.api_url, "/_engine/shape", &headers, body.as_bytes());
+        let reply = reply.unwrap();
+        assert!(reply.status < 300, "shape: {reply:?}");
+    }
+
     /// Makes a profile with a public key.
     pub(crate) fn register(&self, login: &Login) {
         let fields = [("username", login.username.as_str()), ("password", login.password.as_str())];

@@ -20,6 +20,7 @@
 pub(crate) mod acting;
 pub(crate) mod attributes;
 pub(crate) mod content;
+pub(crate) mod desk;
 pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod lab;
@@ -28,6 +29,7 @@ pub(crate) mod machine;
 pub(crate) mod mapping;
 pub(crate) mod process;
 
+pub(crate) use desk::Desk;
 pub(crate) use engine::Metrics;
 pub(crate) use lab::Lab;
 pub(crate) use machine::Machine;

@@ -162,7 +162,7 @@ async fn filters_match_exactly(store: &dyn Store) {
         let filter = ListFilter {
             context: context.map(Into::into),
             file_name: name.map(Into::into),
-            token: None,
+            ..ListFilter::default()
         };
         let mut found: Vec<_> = list_all(store, &filter)
             .await

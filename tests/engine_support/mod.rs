@@ -395,3 +395,5 @@ impl Channel {
         assert_eq!(self.settled(id).await["command_status"], 2);
     }
 }
+
+pub mod governance;

@@ -17,6 +17,7 @@ use super::reply;
 use crate::engine::app::App;
 use crate::engine::commit::{Durability, Received, Tx};
 use crate::engine::db::{Records, Space};
+use crate::engine::gate::{Operation, Question};
 use crate::engine::records::{Command, FileMeta, RiskMeta};
 use crate::engine::refusal::Refusal;
 use crate::engine::shape::{ConfigureReply, StreamField};
@@ -28,18 +29,21 @@ use crate::protocol::{INLINE_ENGINE_LIMIT, RESERVATION_TTL_MINUTES, path};
 /// Longest reservation, in minutes (protocol reference, D.1).
 const TTL_MINUTES: u64 = 60;
 
+/// Accepts a command on a token, which a policy may hold.
 async fn command(
     app: &Arc<App>,
     op: &'static str,
-    caller: KeyedCaller,
-    durability: Durability,
-    step: impl FnOnce(&mut Tx<'_>, Uuid) -> Result<Option<String>, Refusal> + Send + 'static,
+    question: Question,
+    step: impl FnOnce(&mut Tx<'_>, Uuid) -> Result<(), Refusal> + Send + 'static,
 ) -> Response {
-    let profile = caller.0.profile;
-    let prepare = ready(Ok(()));
-    let step = move |tx: &mut Tx<'_>, ()| step(tx, profile);
-    let id = app.accept(op, Some(profile), durability, prepare, step).await;
+    let profile = question.profile;
+    let step = move |tx: &mut Tx<'_>| step(tx, profile).map(|()| None);
+    let id = app.accept_voted(op, question, Durability::Machine, step).await;
     reply::accepted(app, id)
+}
+
+fn question(caller: KeyedCaller, operation: Operation, name: &str) -> Question {
+    Question { profile: caller.0.profile, operation, object: name.to_owned() }
 }
 
 /// `POST /data-token/reserve-token-space`.
@@ -61,11 +65,13 @@ pub(super) async fn reserve(
         ttl: u32::try_from(ttl).unwrap_or(RESERVATION_TTL_MINUTES),
     };
     let name = secrets::data_token(&app.env, secrets::TEMPORARY);
-    let step = move |tx: &mut Tx<'_>, _| {
+    let step = move |tx: &mut Tx<'_>, ()| {
         tokens::reserve(tx, &name, wanted)?;
         Ok(Some(name))
     };
-    Ok(command(&app, path::RESERVE, caller, Durability::Process, step).await)
+    let (op, profile, durability) = (path::RESERVE, caller.0.profile, Durability::Process);
+    let id = app.accept(op, Some(profile), durability, ready(Ok(())), step).await;
+    Ok(reply::accepted(&app, id))
 }
 
 /// `GET /data-token/retrieve-temporary-data-token/{commandId}`.
@@ -79,7 +85,7 @@ pub(super) async fn temporary(
     let command: Option<Command> = app.db.load(Space::Commands, id.as_bytes())?;
     let name = command
         .filter(|command| command.profile == Some(caller.0.profile))
-        .and_then(|command| command.temporary)
+        .and_then(|command| command.made)
         .ok_or(Refusal::NotFound)?;
     let token = app.own_token(caller.0.profile, &name)?.token;
     let auth = app.stream_tokens.issue(&name).ok_or(Refusal::NotFound)?;
@@ -124,14 +130,16 @@ pub(super) async fn exchange(
     let text = fields.get("data").ok_or_else(|| Refusal::parameter("data", "missing"))?;
     let bytes = inline_payload(&app, text)?;
     let id = app.new_id();
+    let question = question(caller, Operation::Exchange, &name);
     let step = move |tx: &mut Tx<'_>, profile| {
-        tokens::fill(tx, profile, &name, id, Received::Bytes(bytes))?;
-        Ok(None)
+        tokens::fill(tx, profile, &name, id, Received::Bytes(bytes))
     };
-    Ok(command(&app, path::EXCHANGE, caller, Durability::Machine, step).await)
+    Ok(command(&app, path::EXCHANGE, question, step).await)
 }
 
-/// `POST /data-token/configure-file-meta`: promotes, at once or by a command.
+/// `POST /data-token/configure-file-meta`: promotes, at once or by a command. It is always
+/// a command when a policy wants a vote first; the temporary token is then the permanent
+/// one, as in [`ConfigureReply::Accepted`].
 pub(super) async fn configure_file(
     State(app): State<Arc<App>>,
     caller: KeyedCaller,
@@ -148,12 +156,12 @@ pub(super) async fn configure_file(
     };
     let form = app.shape.read().configure;
     let profile = caller.0.profile;
-    if form == ConfigureReply::Accepted {
+    let question = question(caller, Operation::FileMeta, &name);
+    if form == ConfigureReply::Accepted || app.must_vote(&question)? {
         let step = move |tx: &mut Tx<'_>, profile| {
-            tokens::configure(tx, profile, &name, file, context, None)?;
-            Ok(None)
+            tokens::configure(tx, profile, &name, file, context, None).map(drop)
         };
-        return Ok(command(&app, path::CONFIGURE_FILE, caller, Durability::Machine, step).await);
+        return Ok(command(&app, path::CONFIGURE_FILE, question, step).await);
     }
     let permanent = Some(secrets::data_token(&app.env, secrets::PERMANENT));
     let token = app
@@ -179,7 +187,8 @@ pub(super) async fn configure_risk(
         handling: fields.sent("handling")?,
     };
     let change = MetaChange { risk: Some(risk), ..MetaChange::default() };
-    Ok(change_meta(&app, path::CONFIGURE_RISK, caller, name, change).await)
+    let question = question(caller, Operation::RiskMeta, &name);
+    Ok(change_meta(&app, path::CONFIGURE_RISK, question, name, change).await)
 }
 
 /// `POST /data-token/update-data-token`: metadata only.
@@ -195,21 +204,19 @@ pub(super) async fn update_meta(
         context: fields.text("context")?,
         ..MetaChange::default()
     };
-    Ok(change_meta(&app, path::UPDATE_META, caller, name, change).await)
+    let question = question(caller, Operation::FileMeta, &name);
+    Ok(change_meta(&app, path::UPDATE_META, question, name, change).await)
 }
 
 async fn change_meta(
     app: &Arc<App>,
     op: &'static str,
-    caller: KeyedCaller,
+    question: Question,
     name: String,
     change: MetaChange,
 ) -> Response {
-    let step = move |tx: &mut Tx<'_>, profile| {
-        tokens::change(tx, profile, &name, change)?;
-        Ok(None)
-    };
-    command(app, op, caller, Durability::Machine, step).await
+    let step = move |tx: &mut Tx<'_>, profile| tokens::change(tx, profile, &name, change);
+    command(app, op, question, step).await
 }
 
 /// The JSON body of `POST /data-token/update-data`.
@@ -253,11 +260,11 @@ pub(super) async fn update_data(
     let bytes = inline_payload(&app, &update.data)?;
     let change = update.change();
     let (id, name) = (app.new_id(), update.data_token);
+    let question = question(caller, Operation::Replace, &name);
     let step = move |tx: &mut Tx<'_>, profile| {
-        tokens::replace(tx, profile, &name, id, Received::Bytes(bytes), change)?;
-        Ok(None)
+        tokens::replace(tx, profile, &name, id, Received::Bytes(bytes), change)
     };
-    Ok(command(&app, path::UPDATE_DATA, caller, Durability::Machine, step).await)
+    Ok(command(&app, path::UPDATE_DATA, question, step).await)
 }
 
 /// `POST /data-token/request-data`: the answer comes on the channel.
@@ -269,13 +276,12 @@ pub(super) async fn request_data(
 ) -> Result<Response, Refusal> {
     let name = fields.required("token")?;
     let token = app.own_token(caller.0.profile, &name)?.token;
-    let payload = token.payload.ok_or(Refusal::NoToken)?;
+    token.payload.ok_or(Refusal::NoToken)?;
     let asked = answers::Asked {
         command: app.new_id(),
         request: app.new_id(),
         profile: caller.0.profile,
-        context: token.context,
-        payload,
+        token: name,
         base: app.base(&headers),
     };
     let (command, request) = (asked.command, asked.request);
@@ -290,9 +296,7 @@ pub(super) async fn delete(
     fields: Fields,
 ) -> Result<Response, Refusal> {
     let name = fields.required("token")?;
-    let step = move |tx: &mut Tx<'_>, profile| {
-        tokens::delete(tx, profile, &name)?;
-        Ok(None)
-    };
-    Ok(command(&app, path::DELETE, caller, Durability::Machine, step).await)
+    let question = question(caller, Operation::Delete, &name);
+    let step = move |tx: &mut Tx<'_>, profile| tokens::delete(tx, profile, &name);
+    Ok(command(&app, path::DELETE, question, step).await)
 }

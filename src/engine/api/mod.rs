@@ -1,18 +1,25 @@
 //! The HTTP surface: routes, and what surrounds every call (counting, faults, latency).
 
 mod account;
+mod authenticators;
+mod command;
 mod control;
 mod data_token;
+mod devices;
 mod directory;
+mod governance;
 mod listing;
 mod oauth;
+mod object;
 mod pages;
 mod params;
+mod policies;
 mod reply;
 mod statistics;
 mod storage;
 mod streams;
 mod utility;
+mod voting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +48,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .merge(data_token_routes())
         .merge(storage_routes())
         .merge(control::routes(&app))
+        .merge(governance::routes())
         .merge(oauth::routes())
         .merge(directory::routes())
         .merge(statistics::routes());

@@ -29,12 +29,11 @@ impl IntoResponse for Refusal {
         }
         let mut value = json!({ "message": self.to_string(), "error": self.key() });
         if self.status() == StatusCode::UNPROCESSABLE_ENTITY {
-            value["errors"] = match &self {
-                Self::Parameter(field, reason) => json!({ *field: [reason] }),
-                Self::AlreadyRetrieved(field) => json!({ *field: [self.to_string()] }),
-                Self::AlreadyInvited => json!({ "profileId": [self.to_string()] }),
-                other => json!({ "token": [other.to_string()] }),
+            let reason = match &self {
+                Self::Parameter(_, reason) => reason.clone(),
+                other => other.to_string(),
             };
+            value["errors"] = json!({ self.field(): [reason] });
         }
         body(self.status(), &value)
     }

@@ -21,15 +21,19 @@ use super::params::Fields;
 use super::reply;
 use crate::engine::app::App;
 use crate::engine::channel;
-use crate::engine::commit::{Durability, Received};
+use crate::engine::commit::{Durability, Received, Tx};
 use crate::engine::downloads::Ticket;
 use crate::engine::faults::{DOWNSTREAM, Fault, Moment, UPSTREAM};
+use crate::engine::gate::{Operation, Question};
+use crate::engine::governance::TIME_LIMIT;
 use crate::engine::net::Connection;
 use crate::engine::records::Place;
 use crate::engine::refusal::Refusal;
 use crate::engine::{payload, tokens};
 
 const AUTH: &str = "auth";
+/// Longest time that a reservation can wait for a vote, and then its time to live.
+const VOTE_MS: u64 = 2 * TIME_LIMIT * 1_000;
 const BINARY: &str = "application/octet-stream";
 
 /// Whether a request carries a stream token.
@@ -143,7 +147,8 @@ async fn send_frames(mut socket: WebSocket, mut pieces: Pieces) {
     let _ = socket.send(Message::Close(None)).await;
 }
 
-/// `POST /`: an upload.
+/// `POST /`: an upload. One that a policy holds has been received, and is answered as a
+/// command.
 pub(super) async fn upload(
     State(app): State<Arc<App>>,
     ConnectInfo(connection): ConnectInfo<Connection>,
@@ -151,13 +156,21 @@ pub(super) async fn upload(
 ) -> Result<Response, Refusal> {
     let auth = auth(request.uri()).ok_or(Refusal::Unauthorized)?;
     let name = app.stream_tokens.open(&auth).ok_or(Refusal::Unauthorized)?;
-    let profile = claim(&app, &name, auth)?;
+    let profile = claim(&app, &name, auth.clone())?;
     let id = app.new_id();
     let fault = app.faults.strike(Moment::Stream, &[UPSTREAM]);
     let received = receive(&app, id, request.into_body(), fault, &connection).await?;
-    app.committer
-        .run(Durability::Machine, move |tx| tokens::fill(tx, profile, &name, id, received))
-        .await?;
+    let question = Question { profile, operation: Operation::Exchange, object: name.clone() };
+    let step = move |tx: &mut Tx<'_>| tokens::fill(tx, profile, &name, id, received);
+    if app.must_vote(&question)? {
+        // The reservation lives longer while it is held, and so does what its upload token
+        // has been used for.
+        app.used_uploads.lock().insert(auth, app.now() + VOTE_MS);
+        let step = move |tx: &mut Tx<'_>| step(tx).map(|()| None);
+        let id = app.accept_voted(UPSTREAM, question, Durability::Machine, step).await;
+        return Ok(reply::accepted(&app, id));
+    }
+    app.committer.run(Durability::Machine, step).await?;
     Ok(reply::ok(&json!({ "status": "received" })))
 }
 

@@ -61,5 +61,10 @@ pub(super) async fn status_object(
 
 fn progress(app: &App, id: &str) -> Result<Progress, Refusal> {
     let id = Uuid::parse_str(id).map_err(|_| Refusal::NotFound)?;
-    app.progress(id)?.ok_or(Refusal::NotFound)
+    let progress = app.progress(id)?.ok_or(Refusal::NotFound)?;
+    if progress == Progress::Running {
+        // To one that waits for a vote, why.
+        app.remind(id);
+    }
+    Ok(progress)
 }

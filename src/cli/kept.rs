@@ -1,0 +1,195 @@
+//! Kept sessions: what `account login` leaves for the commands after it.
+//!
+//! One file per service and profile in `$XDG_STATE_HOME/privicorefs/sessions` (0700), mode
+//! 0600, replaced as a whole. It holds the authorization token, so one that others can read
+//! is refused. A desktop's keyring is not used: it would need D-Bus, which servers lack.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::config::{Endpoint, session_name};
+use crate::privicore::{Authorization, Secret, format_rfc3339, parse_rfc3339};
+
+const VERSION: u32 = 1;
+
+/// Why a kept session cannot be used or kept. Holds no secret.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeptError {
+    /// Reading or writing.
+    #[error("{}: {source}", path.display())]
+    Local { path: PathBuf, source: io::Error },
+    /// Others can read it, or its folder.
+    #[error("{}: mode {mode:04o}, open to others: run `chmod go-rwx` on it", path.display())]
+    Exposed { path: PathBuf, mode: u32 },
+    /// Not what this program wrote.
+    #[error("{}: not a kept session: delete it, and run `privicorefs account login`", path.display())]
+    Malformed { path: PathBuf },
+}
+
+/// The file's content.
+#[derive(Serialize, Deserialize)]
+struct Content {
+    version: u32,
+    api_url: String,
+    ws_url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upstream_url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    downstream_url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca_file: Option<PathBuf>,
+    username: String,
+    token: String,
+    expires_at: Option<String>,
+}
+
+/// A kept session. `Debug` shows no token.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// Service and profile: `api_url`, `ws_url` and `username` are there, a password is not.
+    pub(super) endpoint: Endpoint,
+    pub(super) authorization: Authorization,
+    path: PathBuf,
+}
+
+impl Kept {
+    /// A session to be kept in `dir`; `None` if the endpoint does not name service and profile.
+    pub(super) fn new(dir: &Path, endpoint: &Endpoint, granted: Authorization) -> Option<Self> {
+        let name = session_name(endpoint.api_url.as_ref()?, endpoint.username.as_deref()?);
+        endpoint.ws_url.as_ref()?;
+        let path = dir.join(format!("{name}.json"));
+        let endpoint = Endpoint { password: None, ..endpoint.clone() };
+        Some(Self { endpoint, authorization: granted, path })
+    }
+
+    /// The kept sessions that agree with what is said of service and profile.
+    pub(super) fn matching(dir: &Path, said: &Endpoint) -> Result<Vec<Self>, KeptError> {
+        let local = |source| KeptError::Local { path: dir.to_owned(), source };
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(local(error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(local)?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                found.push(Self::load(path)?);
+            }
+        }
+        let agrees = |kept: &Self| {
+            let same_url = said.api_url.is_none() || said.api_url == kept.endpoint.api_url;
+            same_url && (said.username.is_none() || said.username == kept.endpoint.username)
+        };
+        found.retain(agrees);
+        Ok(found)
+    }
+
+    fn load(path: PathBuf) -> Result<Self, KeptError> {
+        let local = |source| KeptError::Local { path: path.clone(), source };
+        let file = File::open(&path).map_err(local)?;
+        let mode = file.metadata().map_err(local)?.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(KeptError::Exposed { path, mode });
+        }
+        let text = Zeroizing::new(io::read_to_string(file).map_err(local)?);
+        let content = serde_json::from_str::<Content>(&text).ok();
+        let content = content.filter(|content| content.version == VERSION);
+        let read = |content: Content| {
+            // taken over before anything can fail, so that it is wiped
+            let token = Secret::new(content.token);
+            let url = |text: &str| Url::parse(text).ok();
+            let optional = |text: Option<String>| match text {
+                Some(text) => url(&text).map(Some),
+                None => Some(None),
+            };
+            let endpoint = Endpoint {
+                api_url: Some(url(&content.api_url)?),
+                ws_url: Some(url(&content.ws_url)?),
+                upstream_url: optional(content.upstream_url)?,
+                downstream_url: optional(content.downstream_url)?,
+                username: Some(content.username),
+                password: None,
+                ca_file: content.ca_file,
+            };
+            let expires = content.expires_at.as_deref().and_then(parse_rfc3339);
+            Some((endpoint, Authorization { token, expires }))
+        };
+        match content.and_then(read) {
+            Some((endpoint, authorization)) => Ok(Self { endpoint, authorization, path }),
+            None => Err(KeptError::Malformed { path }),
+        }
+    }
+
+    /// The same session with another authorization.
+    pub(super) fn with(&self, authorization: &Authorization) -> Self {
+        Self { authorization: authorization.clone(), ..self.clone() }
+    }
+
+    /// Writes the file: whole or not at all, and on disk when this returns.
+    pub(super) fn save(&self) -> Result<(), KeptError> {
+        let local = |source| KeptError::Local { path: self.path.clone(), source };
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        private_dir(dir)?;
+        let Endpoint { api_url, ws_url, upstream_url, downstream_url, username, ca_file, .. } =
+            &self.endpoint;
+        let text = |url: &Option<Url>| url.as_ref().map(Url::to_string);
+        let content = Content {
+            version: VERSION,
+            api_url: text(api_url).unwrap_or_default(),
+            ws_url: text(ws_url).unwrap_or_default(),
+            upstream_url: text(upstream_url),
+            downstream_url: text(downstream_url),
+            ca_file: ca_file.clone(),
+            username: username.clone().unwrap_or_default(),
+            token: self.authorization.token.expose().to_owned(),
+            expires_at: self.authorization.expires.map(format_rfc3339),
+        };
+        let written = serde_json::to_vec_pretty(&content).map(Zeroizing::new);
+        // wiped, as the serialized form is
+        drop(Secret::new(content.token));
+        let mut written = written.map_err(|error| local(error.into()))?;
+        written.push(b'\n');
+        let beside = self.path.with_extension(format!("new-{}", std::process::id()));
+        let replaced = (|| {
+            let _ = fs::remove_file(&beside);
+            let mut options = OpenOptions::new();
+            let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
+            file.write_all(&written)?;
+            file.sync_all()?;
+            fs::rename(&beside, &self.path)?;
+            File::open(dir)?.sync_all()
+        })();
+        replaced.map_err(|error| {
+            let _ = fs::remove_file(&beside);
+            local(error)
+        })
+    }
+
+    /// Deletes the file; it may be gone already.
+    pub(super) fn forget(&self) -> Result<(), KeptError> {
+        match fs::remove_file(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(KeptError::Local { path: self.path.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes the folder, 0700, or checks that nobody else may enter it.
+fn private_dir(dir: &Path) -> Result<(), KeptError> {
+    let local = |source| KeptError::Local { path: dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(local)?;
+    let mode = fs::metadata(dir).map_err(local)?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeptError::Exposed { path: dir.to_owned(), mode });
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! `token` and `completion`: content, lists and meta without the drive.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::desk::PATIENCE;
+use common::lab::{PASSWORD, write_secret};
+use common::{Desk, process, repository};
+use serde_json::{Value, json};
+
+/// Bytes that are no text and differ everywhere.
+fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|i| u8::try_from((i * 131 + i / 251) % 256).unwrap()).collect()
+}
+
+fn put(desk: &Desk, arguments: &[&str]) -> String {
+    let printed = desk.ok(&[&["token", "put"], arguments].concat());
+    assert!(printed.starts_with("dtk-") && printed.lines().count() == 1, "{printed}");
+    printed.trim().to_owned()
+}
+
+#[test]
+fn content_of_every_size_comes_back() {
+    let desk = Desk::logged_in();
+    // inline, streamed, and too large for memory on either way
+    for len in [0, 1, 35_972, 35_973, 1 << 20, (8 << 20) - 28, (8 << 20) + 1, 20_000_003] {
+        let content = bytes(len);
+        let file = desk.write("file.bin", &content);
+        let token = put(&desk, &[&file, "--context", "sizes"]);
+        let copy = desk.text("copy.bin");
+        desk.ok(&["token", "get", &token, "-o", &copy]);
+        assert!(fs::read(&copy).unwrap() == content, "{len}");
+        desk.ok(&["token", "get", &token, "--raw", "-o", &copy]);
+        let sealed = fs::read(&copy).unwrap();
+        assert_eq!(sealed.len(), len + 28);
+        assert!(len < 16 || !sealed.windows(16).any(|window| window == &content[..16]), "{len}");
+        let shown = desk.json(&["token", "show", &token]);
+        assert_eq!(shown["size"], len);
+    }
+    let left: Vec<_> = common::names(desk.path("").as_path());
+    let expected = ["a", "copy.bin", "engine", "engine.json", "engine.log", "file.bin", "key"];
+    assert!(left.iter().all(|name| expected.contains(&&**name) || name == "password"), "{left:?}");
+}
+
+#[test]
+fn what_cannot_be_verified_is_not_written() {
+    let desk = Desk::logged_in();
+    write_secret(&desk.path("other"), &"ab".repeat(32));
+    for len in [100, 9 << 20] {
+        let file = desk.write("file", bytes(len));
+        let token = put(&desk, &[&file]);
+        let (other, copy) = (desk.text("other"), desk.write("copy", "as before"));
+        let said = desk.fails(1, &["token", "get", &token, "--key-file", &other, "-o", &copy]);
+        assert!(said.contains("authentication failed"), "{said}");
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "as before");
+        desk.fails(1, &["token", "get", &token, "--key-file", &other]);
+    }
+    assert!(desk.fails(1, &["token", "get", "dtk-nobody"]).contains("dtk-nobody"));
+    let folder = desk.text("engine");
+    assert!(desk.fails(1, &["token", "put", &folder]).contains("not a regular file"));
+    let mut command = desk.command();
+    let file = desk.write("file", "x");
+    let output =
+        desk.run_command(command.env_remove("PRIVICOREFS_KEY_FILE").args(["token", "put", &file]));
+    assert_eq!(output.code(), 2, "{}", output.stderr);
+    assert!(output.stderr.contains("--key-file"), "{}", output.stderr);
+    assert_eq!(common::names(&desk.sessions()).len(), 1);
+    assert!(!common::names(desk.path("").as_path()).iter().any(|name| name.ends_with(".new")));
+}
+
+/// A file that the drive split is a manifest and its parts.
+#[test]
+fn a_split_file_is_put_together() {
+    let desk = Desk::logged_in();
+    let content = bytes(2_500);
+    let part = |piece: &[u8]| put(&desk, &[&desk.write("part", piece), "--context", "parts"]);
+    let parts: Vec<_> = content.chunks(1_000).map(part).collect();
+    let manifest = |size: usize, parts: &[String]| {
+        let text = json!({ "version": 1, "size": size, "part_size": 1000, "parts": parts });
+        let text = text.to_string().replacen('{', "{\"privicorefs\":\"parts\",", 1);
+        put(&desk, &[&desk.write("manifest", text)])
+    };
+    let whole = manifest(2_500, &parts);
+    desk.ok(&["token", "get", &whole, "-o", &desk.text("copy")]);
+    assert!(fs::read(desk.path("copy")).unwrap() == content);
+    let swapped = [&parts[2..], &parts[1..2], &parts[..1]].concat();
+    let copy = desk.write("copy", "as before");
+    let said = desk.fails(1, &["token", "get", &manifest(2_500, &swapped), "-o", &copy]);
+    assert!(said.contains("where 1000 belong"), "{said}");
+    assert_eq!(fs::read_to_string(&copy).unwrap(), "as before");
+}
+
+#[test]
+fn every_filter_finds_what_it_should() {
+    let desk = Desk::logged_in();
+    let file = desk.write("note.txt", "content");
+    let (a, b) = (put(&desk, &[&file, "--context", "a"]), put(&desk, &[&file, "--name", "x.md"]));
+    let typed = put(&desk, &[&file, "--extension", "odd", "--type", "memo", "--context", "a"]);
+    let tokens = |filters: &[&str]| -> Vec<String> {
+        let listed = desk.json(&[&["token", "list"], filters].concat());
+        let text = |item: &Value| item["token"].as_str().unwrap().to_owned();
+        listed.as_array().unwrap().iter().map(text).collect()
+    };
+    assert_eq!(tokens(&[]), [&*a, &b, &typed]);
+    assert_eq!(tokens(&["--context", "a"]), [&*a, &typed]);
+    assert_eq!(tokens(&["--name", "x.md"]), [&*b]);
+    assert_eq!(tokens(&["--extension", "txt"]), [&*a]);
+    assert_eq!(tokens(&["--type", "memo"]), [&*typed]);
+    assert_eq!(tokens(&["--token", &b]), [&*b]);
+    assert_eq!(tokens(&["--context", "a", "--extension", "md"]), [] as [&str; 0]);
+    assert_eq!(tokens(&["--limit", "2"]), [&*a, &b]);
+    assert_eq!(desk.ok(&["token", "get", &typed]), "content", "a type leaves the content");
+    assert_eq!(desk.run(&["token", "list", "--limit", "0"]).code(), 2);
+
+    let large = desk.write("large", bytes(36_001));
+    let said = desk.fails(1, &["token", "put", &large, "--type", "memo"]);
+    assert!(said.contains("--type"), "{said}");
+    assert_eq!(tokens(&[]).len(), 3, "nothing is stored");
+}
+
+#[test]
+fn meta_and_risk_change_one_at_a_time() {
+    let desk = Desk::logged_in();
+    let token = put(&desk, &[&desk.write("note.txt", "content"), "--context", "a"]);
+    desk.ok(&["token", "meta", "set", &token, "--name", "b.md"]);
+    desk.ok(&["token", "meta", "set", &token, "--extension", "md", "--context", "b"]);
+    let shown = desk.json(&["token", "show", &token]);
+    let found = [&shown["file_name"], &shown["extension"], &shown["context"]];
+    assert_eq!(found, ["b.md", "md", "b"]);
+    assert_eq!(shown["risk"], Value::Null);
+    assert_eq!(desk.run(&["token", "meta", "set", &token]).code(), 2);
+
+    desk.ok(&["token", "risk", "set", &token, "--classification", "internal", "--label", "l"]);
+    desk.ok(&["token", "risk", "set", &token, "--handling", "h"]);
+    let risk = json!({ "classification": "internal", "label": "l", "handling": "h" });
+    assert_eq!(desk.json(&["token", "risk", "show", &token]), risk);
+    assert_eq!(desk.json(&["token", "show", &token])["risk"], risk);
+    assert_eq!(desk.ok(&["token", "get", &token]), "content");
+    for command in [["meta", "set"], ["risk", "set"]] {
+        let option = if command[0] == "meta" { "--name" } else { "--label" };
+        let said = desk.fails(1, &["token", command[0], command[1], "dtk-nobody", option, "x"]);
+        assert!(said.contains("dtk-nobody"), "{said}");
+    }
+}
+
+#[test]
+fn tokens_are_deleted_one_after_the_other() {
+    let desk = Desk::logged_in();
+    let file = desk.write("file", "content");
+    let (a, b) = (put(&desk, &[&file]), put(&desk, &[&file]));
+    let said = desk.ok(&["token", "delete", &a, "dtk-nobody", &b]);
+    assert_eq!(said, format!("deleted {a}\ndeleted dtk-nobody\ndeleted {b}\n"));
+    assert_eq!(desk.json(&["token", "list"]), json!([]));
+    assert!(desk.fails(1, &["token", "show", &a]).contains(&a));
+    let c = put(&desk, &[&file]);
+    assert_eq!(desk.json(&["token", "delete", &c]), json!({ "deleted": [c], "failed": [] }));
+}
+
+#[test]
+fn names_cannot_play_tricks_on_a_terminal() {
+    let desk = Desk::logged_in();
+    let name = "evil\u{1b}[2J\u{202e}gpj\n\u{9b}31m";
+    let token = put(&desk, &[&desk.write("file", "x"), "--name", name, "--context", "c\u{7}"]);
+    let is_safe = |text: &str| text.chars().all(|c| c == '\n' || c.is_ascii_graphic() || c == ' ');
+    let table = desk.ok(&["token", "list"]);
+    assert!(is_safe(&table) && table.lines().count() == 2, "{table:?}");
+    assert!(table.contains("evil\\u{1b}"), "{table}");
+    assert!(is_safe(&desk.ok(&["token", "show", &token])));
+    let text = desk.ok(&["token", "list", "--json"]);
+    assert!(is_safe(&text), "{text:?}");
+    let listed: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&listed[0]["file_name"], &listed[0]["context"]), (&json!(name), &json!("c\u{7}")));
+}
+
+#[test]
+fn a_long_list_comes_page_by_page_and_may_be_cut_off() {
+    let desk = Desk::logged_in();
+    let first = put(&desk, &[&desk.write("file", "content")]);
+    // The same records again and again would be left out: the pages have to differ.
+    let file = desk.text("file");
+    let line =
+        "for i in $(seq 120); do echo $i; done | xargs -P 4 -I N \"$0\" token put \"$1\" --name N";
+    let mut many = desk.command();
+    let program = many.get_program().to_owned();
+    let environment: Vec<_> =
+        many.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
+    many = Command::new("sh");
+    many.arg("-c").arg(line).arg(program).arg(&file).envs(environment);
+    process::run_ok(&mut many, PATIENCE * 3);
+    assert_eq!(desk.json(&["token", "list"]).as_array().unwrap().len(), 121);
+    assert_eq!(desk.json(&["token", "list", "--limit", "101"]).as_array().unwrap().len(), 101);
+    let table = desk.ok(&["token", "list"]);
+    assert_eq!(table.lines().count(), 122);
+    assert!(table.lines().nth(1).unwrap().starts_with(&first));
+
+    for arguments in [&["token", "list"][..], &["token", "list", "--json"], &["completion", "bash"]]
+    {
+        let mut command = desk.command();
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::with_capacity(16, child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.code().is_some_and(|code| code <= 1), "{:?}", output.status);
+    }
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    let desk = Desk::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = desk.ok(&["completion", shell]);
+        assert!(script.contains("privicorefs") && script.contains("whoami"), "{shell}");
+    }
+    let script = desk.write("completion.bash", desk.ok(&["completion", "bash"]));
+    process::run_ok(Command::new("bash").arg("-n").arg(script), PATIENCE);
+    assert_eq!(desk.run(&["completion", "csh"]).code(), 2);
+}
+
+/// The section "Without the drive", run as it stands.
+#[test]
+fn the_readme_runs_as_written() {
+    let desk = Desk::without_profile();
+    let readme = fs::read_to_string(repository("README.md")).unwrap();
+    let section = readme.split("## Without the drive\n").nth(1).unwrap();
+    let script = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(script.lines().count() > 10, "{script}");
+    let home = desk.path("a/home");
+    write_secret(&home.join("vault.password"), PASSWORD);
+    let command = desk.command();
+    let program = Path::new(command.get_program()).parent().unwrap().to_owned();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let environment: Vec<_> =
+        command.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
+    let mut bash = Command::new("bash");
+    bash.args(["-euc", script]).envs(environment).env("PATH", path);
+    let output = desk.run_command(bash.current_dir(repository("")));
+    assert!(output.success(), "{}{}", output.stdout, output.stderr);
+    let copied = fs::read(home.join("copy.md")).unwrap();
+    assert!(copied == readme.as_bytes(), "the copy is what was put");
+    assert!(desk.kept().is_empty());
+}
