@@ -93,7 +93,9 @@ mod tests {
                 "data": {"type": "file"}
             }
         }]);
-        assert_eq!(only(flat.clone()), only(nested));
+        let nested = only(nested);
+        assert_eq!(nested.data_type.as_deref(), Some("file"), "the flat form has none");
+        assert_eq!(only(flat.clone()), TokenRecord { data_type: None, ..nested });
         let record = only(flat);
         assert_eq!(record.size, Some(39));
         assert_eq!(record.mark.as_deref(), Some("m"));
