@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::{ConfigError, Environment, Layer, STREAM_SCHEMES};
-use super::{embedded, password, paths, read_file, settled, url};
+use super::{ConfigError, Environment, Gathered, Layer, STREAM_SCHEMES};
+use super::{gather, paths, settled, url};
 use crate::privicore::Secret;
 use crate::telemetry::LogLevel;
 
@@ -62,15 +62,8 @@ pub fn connection(
     file: Option<&Path>,
     env: Environment<'_>,
 ) -> Result<Connection, ConfigError> {
-    let file = read_file(file, env)?;
-    let exported = Layer::from_env(env);
-    let embedded = embedded([&flags, &exported, &file])?;
-    let password = match embedded {
-        Some(_) => None,
-        None => password(&flags, &file, env)?,
-    };
     let log_level = flags.log_level.unwrap_or(LogLevel::Warn);
-    let layer = flags.over(exported).over(file);
+    let Gathered { layer, embedded, password } = gather(flags, file, env)?;
     let path =
         |what, path: &Option<PathBuf>| path.as_deref().map(|path| settled(what, path)).transpose();
     let place = match embedded {

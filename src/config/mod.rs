@@ -129,14 +129,7 @@ pub fn resolve(
     file: Option<&Path>,
     env: Environment<'_>,
 ) -> Result<MountConfig, ConfigError> {
-    let file = read_file(file, env)?;
-    let exported = Layer::from_env(env);
-    let embedded = embedded([&flags, &exported, &file])?;
-    let password = match embedded {
-        Some(_) => None,
-        None => password(&flags, &file, env)?,
-    };
-    let layer = flags.over(exported).over(file);
+    let Gathered { layer, embedded, password } = gather(flags, file, env)?;
     let backend = match embedded {
         Some(dir) => Backend::Embedded { dir: settled("--embedded", &dir)? },
         None => Backend::Service(Box::new(service(&layer, password)?)),
@@ -167,6 +160,30 @@ pub fn resolve(
         log_level: layer.log_level.unwrap_or_default(),
         control_dir: control::socket_dir(env).map_err(ConfigError::ControlDir)?,
     })
+}
+
+/// The options of all layers, and of the vault what depends on who says it.
+struct Gathered {
+    layer: Layer,
+    embedded: Option<PathBuf>,
+    /// `None` also for an embedded vault, which knows its own.
+    password: Option<Secret>,
+}
+
+/// Puts flags over the environment over the file.
+fn gather(
+    flags: Layer,
+    file: Option<&Path>,
+    env: Environment<'_>,
+) -> Result<Gathered, ConfigError> {
+    let file = read_file(file, env)?;
+    let exported = Layer::from_env(env);
+    let embedded = embedded([&flags, &exported, &file])?;
+    let password = match embedded {
+        Some(_) => None,
+        None => password(&flags, &file, env)?,
+    };
+    Ok(Gathered { layer: flags.over(exported).over(file), embedded, password })
 }
 
 /// The embedded engine's folder, if the first layer that names a vault at all names that:

@@ -55,7 +55,9 @@ impl BufferPool {
         let kept = if large { self.free.lock().pop(size) } else { None };
         let mut bytes = kept.unwrap_or_else(|| Vec::with_capacity(size));
         let counted = if large { bytes.capacity() } else { 0 };
-        self.free.lock().lend(counted, self.limit);
+        if large {
+            self.free.lock().lend(counted, self.limit);
+        }
         bytes.resize(len, 0);
         Buffer { bytes, counted, pool: self.clone() }
     }

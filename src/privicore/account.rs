@@ -10,9 +10,8 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Client, awaited, closed};
 use super::http::Call;
-use super::reply::{Authorization, Reply, authorization, expiry, field, single};
+use super::reply::{Authorization, Reply, authorization, created, expiry, field, single};
 use super::secret::Secret;
-use super::time::parse_rfc3339;
 use crate::protocol::{AUTHORIZATION_TTLS, old_path, path, public_key};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
@@ -225,7 +224,7 @@ impl Client {
     }
 
     /// A call whose reply outside 2xx is an error.
-    async fn accepted(&self, call: &Call) -> StoreResult<Reply> {
+    pub(super) async fn accepted(&self, call: &Call) -> StoreResult<Reply> {
         let reply = self.call(call).await?;
         if reply.is_success() { Ok(reply) } else { Err(self.error(&reply, call.operation)) }
     }
@@ -252,8 +251,7 @@ fn key(reply: &Reply) -> StoreResult<PublicKey> {
     let text = field(&json, &["publicKey", "public_key"]).or_else(|| single(&json));
     let text = text.ok_or_else(|| unreadable(KEY, "a reply without a key"))?;
     public_key::parse(&text).map_err(|error| unreadable(KEY, &error.to_string()))?;
-    let created = field(&json, &["createdAt", "created_at"]).and_then(|at| parse_rfc3339(&at));
-    Ok(PublicKey { text: text.to_ascii_lowercase(), created })
+    Ok(PublicKey { text: text.to_ascii_lowercase(), created: created(&json) })
 }
 
 /// Names of a scope: a list, or a list in a member.

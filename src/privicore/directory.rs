@@ -13,9 +13,8 @@ use url::Url;
 use super::client::Client;
 use super::http::{Call, CallBody, encode};
 use super::optional::{incomplete, map};
-use super::reply::field;
+use super::reply::{created, field};
 use super::secret::Secret;
-use super::time::parse_rfc3339;
 use crate::protocol::directory::{CallMethod, DirectoryCall};
 use crate::store::StoreResult;
 
@@ -331,16 +330,12 @@ fn segment(text: &str) -> String {
     url.path().trim_start_matches('/').to_owned()
 }
 
-fn time(json: &Value) -> Option<SystemTime> {
-    parse_rfc3339(&field(json, &["createdAt", "created_at"])?)
-}
-
 fn directory(json: &Value) -> Option<Directory> {
     Some(Directory {
         id: field(json, &["directoryId", "id", "uuid"])?,
         name: field(json, &["name", "title"]).unwrap_or_default(),
         role: field(json, &["role"]),
-        created: time(json),
+        created: created(json),
         meta: map(json.get("meta")),
     })
 }
@@ -350,7 +345,7 @@ fn user(json: &Value) -> Option<DirectoryUser> {
         profile: field(json, &["profileId", "profile", "id"])?,
         username: field(json, &["username", "name"]),
         role: field(json, &["role"]),
-        since: time(json),
+        since: created(json),
         information: map(json.get("information")),
     })
 }
@@ -362,7 +357,7 @@ fn invitation(json: &Value) -> Option<DirectoryInvitation> {
         directory_name: field(json, &["directoryName"]),
         profile: field(json, &["profileId", "profile"]),
         username: field(json, &["username"]),
-        created: time(json),
+        created: created(json),
     })
 }
 

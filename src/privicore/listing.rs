@@ -3,8 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::reply::field;
-use super::time::parse_rfc3339;
+use super::reply::{created, field};
 use crate::store::{ListPage, RiskMeta, Token, TokenRecord};
 
 /// Reads a listing; `None` if it has no list at all.
@@ -48,7 +47,7 @@ fn record(item: &Value) -> Option<TokenRecord> {
         extension: text(file, "extension").or_else(|| text(item, "extension")),
         path: either("path"),
         size: either("size").and_then(|size| size.parse().ok()),
-        created: field(item, &["createdAt", "created_at"]).and_then(|at| parse_rfc3339(&at)),
+        created: created(item),
         mark: field(item, &["uuid"]),
         data_type: meta.get("data").and_then(|data| field(data, &["type"])),
         risk: meta.get("information_security_risk").and_then(risk),

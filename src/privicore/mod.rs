@@ -40,9 +40,9 @@ mod secret;
 mod session;
 mod statistics;
 mod storage;
-mod time;
 mod tokens;
 
+pub use crate::protocol::time::{format_rfc3339, parse_rfc3339};
 pub use account::{PublicKey, QrToken, Whoami};
 pub use channel::ChannelState;
 pub use client::Client;
@@ -53,5 +53,4 @@ pub use reply::Authorization;
 pub use secret::Secret;
 pub use statistics::{TransactionCounts, TransactionStatistics};
 pub use storage::StorageDevice;
-pub use time::{format_rfc3339, parse_rfc3339};
 pub use tokens::MetaChange;

@@ -16,9 +16,8 @@ use serde_json::Value;
 use super::client::Client;
 use super::http::Call;
 use super::optional::{asking, incomplete};
-use super::reply::{Reply, field};
+use super::reply::{Reply, created, field, time};
 use super::secret::Secret;
-use super::time::parse_rfc3339;
 use crate::protocol::oauth as path;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
@@ -226,10 +225,6 @@ fn secret(json: &Value, names: &[&str]) -> Option<Secret> {
     field(json, names).map(Secret::new)
 }
 
-fn time(json: &Value, names: &[&str]) -> Option<SystemTime> {
-    parse_rfc3339(&field(json, names)?)
-}
-
 fn application(item: &Value) -> Option<OauthApplication> {
     Some(OauthApplication {
         id: field(item, &["applicationId", "id"])?,
@@ -237,7 +232,7 @@ fn application(item: &Value) -> Option<OauthApplication> {
         client_id: field(item, &["clientId", "client_id"]),
         redirect_uri: field(item, &["redirectUri", "redirect_uri"]),
         scopes: item.get("scopes").and_then(scopes).unwrap_or_default(),
-        created: time(item, &["createdAt", "created_at"]),
+        created: created(item),
     })
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::secret::{Secret, SecretUrl};
-use super::time::parse_rfc3339;
+use crate::protocol::time::parse_rfc3339;
 use crate::store::{StoreError, StoreErrorKind, Token};
 
 /// Longest error text that is passed on, in characters.
@@ -209,9 +209,19 @@ pub(super) fn authorization(reply: &Reply) -> Option<Authorization> {
     Some(Authorization { token, expires: expiry(reply) })
 }
 
+/// Reads a time under the first of `names` that is there.
+pub(super) fn time(json: &Value, names: &[&str]) -> Option<std::time::SystemTime> {
+    parse_rfc3339(&field(json, names)?)
+}
+
+/// Reads `createdAt`.
+pub(super) fn created(json: &Value) -> Option<std::time::SystemTime> {
+    time(json, &["createdAt", "created_at"])
+}
+
 /// Reads `expiresAt`.
 pub(super) fn expiry(reply: &Reply) -> Option<std::time::SystemTime> {
-    parse_rfc3339(&field(&reply.json()?, &["expiresAt", "expires_at"])?)
+    time(&reply.json()?, &["expiresAt", "expires_at"])
 }
 
 /// Where a command stands (B.6).

@@ -7,8 +7,7 @@ use serde_json::Value;
 use super::account::is_unknown_route;
 use super::client::Client;
 use super::http::Call;
-use super::reply::{field, list_of};
-use super::time::parse_rfc3339;
+use super::reply::{created, field, list_of};
 use crate::protocol::{old_path, path};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
@@ -30,10 +29,7 @@ pub struct StorageDevice {
 impl Client {
     /// The profile's storage devices.
     pub async fn list_storage(&self) -> StoreResult<Vec<StorageDevice>> {
-        let reply = self.call(&Call::get(LIST, path::STORAGE_LIST)).await?;
-        if !reply.is_success() {
-            return Err(self.error(&reply, LIST));
-        }
+        let reply = self.accepted(&Call::get(LIST, path::STORAGE_LIST)).await?;
         let json = reply.json().unwrap_or_default();
         let list = list_of(&json).ok_or_else(|| {
             StoreError::new(StoreErrorKind::Protocol, LIST, "a reply without a list")
@@ -91,8 +87,12 @@ fn device(json: &Value) -> Option<StorageDevice> {
         Some(Value::Number(number)) => Some(number.as_i64() != Some(0)),
         _ => None,
     };
-    let created = field(json, &["createdAt", "created_at"]).and_then(|at| parse_rfc3339(&at));
-    Some(StorageDevice { identifier, name: field(json, &["name"]), created, approved })
+    Some(StorageDevice {
+        identifier,
+        name: field(json, &["name"]),
+        created: created(json),
+        approved,
+    })
 }
 
 #[cfg(test)]

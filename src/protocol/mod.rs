@@ -7,6 +7,7 @@ pub mod directory;
 pub mod governance;
 pub mod oauth;
 pub mod public_key;
+pub mod time;
 
 /// Header that carries the authorization token (B.2).
 pub const AUTHORIZATION: &str = "x-dpt-authorization";

@@ -1,6 +1,5 @@
 //! C.2 and C.3: profiles, logins, public keys.
 
-use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +9,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::params::{Caller, Fields};
-use super::{oauth, reply};
+use super::{command, oauth, reply};
 use crate::engine::app::App;
-use crate::engine::commit::Durability;
+use crate::engine::commit::{Durability, Tx};
 use crate::engine::db::Space;
 use crate::engine::profiles;
 use crate::engine::records::Session;
@@ -36,7 +35,8 @@ pub(super) fn new_password(fields: &Fields, name: &'static str) -> Result<String
     }
 }
 
-pub(super) async fn hash(app: &App, password: String) -> Result<PasswordHash, Refusal> {
+/// Stretches a password, which takes a while.
+pub(super) async fn hash(app: Arc<App>, password: String) -> Result<PasswordHash, Refusal> {
     let (env, iterations) = (app.env.clone(), app.config.password_iterations);
     app.stretch(move || PasswordHash::new(&env, &password, iterations)).await
 }
@@ -52,10 +52,7 @@ pub(super) async fn register(
         return Err(Refusal::UsernameTaken);
     }
     let (id, device) = (app.new_id(), app.new_id().to_string());
-    let prepare = {
-        let app = Arc::clone(&app);
-        async move { hash(&app, password).await }
-    };
+    let prepare = hash(Arc::clone(&app), password);
     let command = app
         .accept(path::REGISTER_PROFILE, None, Durability::Machine, prepare, move |tx, hash| {
             profiles::register(tx, id, username, hash, device)?;
@@ -74,7 +71,7 @@ pub(super) async fn authenticate(
     let found = profiles::by_name(&*app.db, &username)?;
     let Some((id, profile)) = found else {
         // As long as for a wrong password, so that names cannot be told by time.
-        hash(&app, password).await?;
+        hash(app, password).await?;
         return Err(Refusal::Credentials);
     };
     if !app.stretch(move || profile.password.verify(&password)).await? {
@@ -118,7 +115,7 @@ pub(super) async fn change_password(
         async move {
             let profile = profiles::get(&*app.db, caller.profile)?;
             if app.stretch(move || profile.password.verify(&old)).await? {
-                hash(&app, new).await
+                hash(app, new).await
             } else {
                 Err(Refusal::WrongPassword)
             }
@@ -162,16 +159,11 @@ pub(super) async fn reauthorize(
     if app.shape.read().reauthorize == Reauthorize::Replace {
         return replace_session(&app, caller, ttl).await;
     }
-    let prepare = ready(Ok(()));
-    let op = path::REAUTHORIZE;
-    let id = app
-        .accept(op, Some(profile), Durability::Machine, prepare, move |tx, ()| {
-            let expires_at = tx.now.saturating_add(millis(ttl));
-            profiles::put_session(tx, &digest, &Session { profile, expires_at })?;
-            Ok(None)
-        })
-        .await;
-    Ok(reply::accepted(&app, id))
+    let step = move |tx: &mut Tx<'_>| {
+        let expires_at = tx.now.saturating_add(millis(ttl));
+        profiles::put_session(tx, &digest, &Session { profile, expires_at })
+    };
+    Ok(command::plain(&app, path::REAUTHORIZE, profile, step).await)
 }
 
 async fn replace_session(app: &App, caller: Caller, ttl: Duration) -> Result<Response, Refusal> {
@@ -224,15 +216,8 @@ pub(super) async fn register_key(
     let text = older.map_or_else(|| fields.required("publicKey"), Ok)?;
     public_key::parse(&text).map_err(|e| Refusal::parameter("publicKey", e.to_string()))?;
     let profile = caller.profile;
-    let prepare = ready(Ok(()));
-    let op = path::REGISTER_KEY;
-    let id = app
-        .accept(op, Some(profile), Durability::Machine, prepare, move |tx, ()| {
-            profiles::set_key(tx, profile, text)?;
-            Ok(None)
-        })
-        .await;
-    Ok(reply::accepted(&app, id))
+    let step = move |tx: &mut Tx<'_>| profiles::set_key(tx, profile, text);
+    Ok(command::plain(&app, path::REGISTER_KEY, profile, step).await)
 }
 
 /// `GET /public-key/retrieve-public-key`.

@@ -20,10 +20,7 @@ pub(super) async fn making(
     profile: Uuid,
     step: impl FnOnce(&mut Tx<'_>) -> Result<Option<String>, Refusal> + Send + 'static,
 ) -> Response {
-    let prepare = ready(Ok(()));
-    let step = move |tx: &mut Tx<'_>, ()| step(tx);
-    let id = app.accept(op, Some(profile), Durability::Machine, prepare, step).await;
-    reply::accepted(app, id)
+    run(app, app.new_id(), op, profile, step).await
 }
 
 /// As [`making`], for a command that makes nothing to ask for.
@@ -33,5 +30,29 @@ pub(super) async fn plain(
     profile: Uuid,
     step: impl FnOnce(&mut Tx<'_>) -> Result<(), Refusal> + Send + 'static,
 ) -> Response {
-    making(app, op, profile, move |tx| step(tx).map(|()| None)).await
+    under(app, app.new_id(), op, profile, step).await
+}
+
+/// As [`plain`], under an id from [`App::new_id`]: what the command makes is known by it.
+pub(super) async fn under(
+    app: &Arc<App>,
+    id: Uuid,
+    op: &'static str,
+    profile: Uuid,
+    step: impl FnOnce(&mut Tx<'_>) -> Result<(), Refusal> + Send + 'static,
+) -> Response {
+    run(app, id, op, profile, move |tx| step(tx).map(|()| None)).await
+}
+
+async fn run(
+    app: &Arc<App>,
+    id: Uuid,
+    op: &'static str,
+    profile: Uuid,
+    step: impl FnOnce(&mut Tx<'_>) -> Result<Option<String>, Refusal> + Send + 'static,
+) -> Response {
+    let prepare = ready(Ok(()));
+    let step = move |tx: &mut Tx<'_>, ()| step(tx);
+    app.accept_as(id, op, Some(profile), Durability::Machine, prepare, step).await;
+    reply::accepted(app, id)
 }

@@ -4,7 +4,6 @@
 //!
 //! Not offered: "Create directory voting pool".
 
-use std::future::ready;
 use std::sync::Arc;
 
 use axum::Router;
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::params::{Caller, Fields, scan};
-use super::{account, pages, reply};
+use super::{account, command, pages, reply};
 use crate::engine::app::App;
 use crate::engine::commit::{Durability, Tx};
 use crate::engine::db::View;
@@ -97,13 +96,7 @@ async fn accept(
     caller: Caller,
     step: impl FnOnce(&mut Tx<'_>) -> Result<(), Refusal> + Send + 'static,
 ) -> Response {
-    let (profile, prepare) = (Some(caller.profile), ready(Ok(())));
-    app.accept_as(id, &call.path, profile, Durability::Machine, prepare, move |tx, ()| {
-        step(tx)?;
-        Ok(None)
-    })
-    .await;
-    reply::accepted(app, id)
+    command::under(app, id, &call.path, caller.profile, step).await
 }
 
 /// Reads one view off the async threads, and answers a page of what was found.
@@ -202,10 +195,7 @@ async fn create_user(
         return Err(Refusal::UsernameTaken);
     }
     let (id, device) = (app.new_id(), app.new_id().to_string());
-    let prepare = {
-        let app = Arc::clone(&app);
-        async move { account::hash(&app, password).await }
-    };
+    let prepare = account::hash(Arc::clone(&app), password);
     let profile = caller.profile;
     let op = &*CALLS.create_user.path;
     app.accept_as(id, op, Some(profile), Durability::Machine, prepare, move |tx, password| {
@@ -404,10 +394,7 @@ async fn set_password(
         return Err(Refusal::parameter("newPasswordRepeat", "the passwords differ"));
     }
     directory::managed(&*app.db, caller.profile, directory, profile)?;
-    let prepare = {
-        let app = Arc::clone(&app);
-        async move { account::hash(&app, password).await }
-    };
+    let prepare = account::hash(Arc::clone(&app), password);
     let owner = caller.profile;
     let op = &*CALLS.set_password.path;
     let id = app

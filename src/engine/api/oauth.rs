@@ -1,6 +1,5 @@
 //! C.11: OAuth applications. Both sets of field names are read, and both are answered.
 
-use std::future::ready;
 use std::sync::Arc;
 
 use axum::Router;
@@ -15,9 +14,9 @@ use url::Url;
 use uuid::Uuid;
 
 use super::params::{Caller, Fields, scan};
-use super::{pages, reply};
+use super::{command, pages, reply};
 use crate::engine::app::App;
-use crate::engine::commit::Durability;
+use crate::engine::commit::{Durability, Tx};
 use crate::engine::oauth::{self, Access, Application, Pair, Request};
 use crate::engine::refusal::Refusal;
 use crate::engine::time::rfc3339;
@@ -82,20 +81,8 @@ async fn register(
         secret: None,
         created_at: app.now(),
     };
-    let profile = Some(caller.profile);
-    app.accept_as(
-        id,
-        path::REGISTER,
-        profile,
-        Durability::Machine,
-        ready(Ok(())),
-        move |tx, ()| {
-            oauth::register(tx, id, &application)?;
-            Ok(None)
-        },
-    )
-    .await;
-    Ok(reply::accepted(&app, id))
+    let step = move |tx: &mut Tx<'_>| oauth::register(tx, id, &application);
+    Ok(command::under(&app, id, path::REGISTER, caller.profile, step).await)
 }
 
 /// `POST /profile/retrieve-oauth-application-configuration`: once.
@@ -173,13 +160,8 @@ async fn request_code(
     }
     let (id, profile) = (app.new_id(), caller.profile);
     let request = Request { application, profile, nonce, scopes, expires_at: 0, retrieved: false };
-    let op = path::REQUEST_CODE;
-    app.accept_as(id, op, Some(profile), Durability::Machine, ready(Ok(())), move |tx, ()| {
-        oauth::request(tx, id, request)?;
-        Ok(None)
-    })
-    .await;
-    Ok(reply::accepted(&app, id))
+    let step = move |tx: &mut Tx<'_>| oauth::request(tx, id, request);
+    Ok(command::under(&app, id, path::REQUEST_CODE, profile, step).await)
 }
 
 /// The scopes of the token that a caller came with.

@@ -6,12 +6,10 @@ use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
-use super::params::{Fields, Json};
+use super::params::{Fields, Json, TEXT_BYTES};
 use crate::engine::app::App;
 use crate::engine::refusal::Refusal;
 
-/// Longest text, in bytes, as in forms.
-const TEXT_BYTES: usize = 1_024;
 /// Most entries of an array.
 const ENTRIES: usize = 1_000;
 

@@ -18,7 +18,7 @@ use crate::engine::{oauth, profiles, scopes, secrets};
 use crate::protocol;
 
 /// Longest name, context or path (protocol reference, E.2).
-const TEXT_BYTES: usize = 1_024;
+pub(super) const TEXT_BYTES: usize = 1_024;
 
 /// The profile behind a valid `X-DPT-AUTHORIZATION`: a login's token, or an access token
 /// whose scopes cover the call (C.11).

@@ -1,5 +1,5 @@
-//! RFC 3339 timestamps as the service writes them (protocol B.3), read tolerantly, and
-//! written for people and files.
+//! RFC 3339 timestamps of the wire (B.3): read tolerantly, written to the second with
+//! `+00:00`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
