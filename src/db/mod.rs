@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::{Condvar, Mutex};
 
@@ -97,7 +98,13 @@ impl Db {
     /// Opens or makes the database in `dir` and starts its group-commit thread.
     pub fn open(dir: &Path, keys: Arc<LocalKeys>, env: Env) -> DbResult<Self> {
         let database = Database::builder(dir).cache_size(CACHE_BYTES).worker_threads(1).open()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        // Filters and indexes in blocks of a page, which stay in a small cache.
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(MEMTABLE_BYTES)
+                .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+                .index_block_partitioning_policy(PartitioningPolicy::all(true))
+        };
         let meta = database.keyspace("meta", options)?;
         let data = database.keyspace("data", options)?;
         let syncer = Arc::new(Syncer {

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use fjall::config::PartitioningPolicy;
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, Readable,
     Slice, Snapshot,
@@ -129,7 +130,13 @@ impl Db {
             .max_journaling_size(JOURNAL_BYTES)
             .worker_threads(2)
             .open()?;
-        let options = KeyspaceCreateOptions::default;
+        // Filters and indexes in blocks of a page: a whole one of a large table does not stay
+        // in a small cache, and would be read and checked again for every key that is asked.
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+                .index_block_partitioning_policy(PartitioningPolicy::all(true))
+        };
         let records =
             database.keyspace("records", || options().max_memtable_size(RECORD_MEMTABLE_BYTES))?;
         // Every value file may be collected, not only old ones.
