@@ -181,6 +181,7 @@ impl Machine {
             local_names: Vec::new(),
             parallel: 4,
             deadline: Duration::from_secs(20),
+            approval_timeout: Duration::from_secs(20),
             poll_interval: Duration::ZERO,
             read_only: false,
             shown: Shown::default(),

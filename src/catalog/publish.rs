@@ -436,7 +436,7 @@ mod tests {
         let tree = Arc::new(Tree::open(db, keys.clone(), env.clone(), 0, 0).unwrap());
         let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
         let paths = Paths::new(&key.key_id());
-        Remote { tree, store, cipher, keys, env, paths }
+        Remote::new(tree, store, cipher, keys, env, paths)
     }
 
     fn make(remote: &Remote, name: &str) -> Ino {

@@ -1,6 +1,10 @@
 //! The vault as the catalog uses it: sealed payloads under hidden contexts.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::record::Ino;
 use super::segment::Paths;
@@ -8,10 +12,13 @@ use super::tree::{CatalogError, Tree};
 use crate::crypto::{CryptoError, LocalKeys, PayloadCipher};
 use crate::db::DbError;
 use crate::env::Env;
-use crate::store::{FileMeta, Payload, Store, StoreError, Token, collect};
+use crate::store::{FileMeta, Hold, Payload, Store, StoreError, StoreErrorKind, Token, collect};
 
 /// Largest catalog payload taken from the vault, in bytes: pages are cut at a fraction of it.
 const PAYLOAD_LIMIT: u64 = 64 << 20;
+
+/// How long nothing is put after a refusal: nobody is asked again and again.
+const AFTER_REFUSAL: Duration = Duration::from_secs(300);
 
 /// Why the catalog could not be exchanged with the vault.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +60,16 @@ pub struct Remote {
     pub env: Env,
     /// Hidden contexts of this key.
     pub paths: Paths,
+    votes: Arc<Mutex<Votes>>,
+}
+
+/// What votes say about the catalog's own payloads.
+#[derive(Default)]
+struct Votes {
+    /// A put that waits.
+    held: Option<Arc<Hold>>,
+    /// The last one that was refused, and when.
+    refused: Option<(Instant, StoreError)>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -62,7 +79,25 @@ impl std::fmt::Debug for Remote {
 }
 
 impl Remote {
-    /// Seals and stores a catalog payload.
+    /// A catalog between `tree` and `store`.
+    pub fn new(
+        tree: Arc<Tree>,
+        store: Arc<dyn Store>,
+        cipher: Arc<PayloadCipher>,
+        keys: Arc<LocalKeys>,
+        env: Env,
+        paths: Paths,
+    ) -> Self {
+        Self { tree, store, cipher, keys, env, paths, votes: Arc::default() }
+    }
+
+    /// The put of a catalog payload that waits for a vote, if one does.
+    pub fn held(&self) -> Option<Arc<Hold>> {
+        self.votes.lock().held.clone().filter(|hold| !hold.is_settled())
+    }
+
+    /// Seals and stores a catalog payload. Waits for a vote as long as it takes; after a
+    /// refusal, fails for a while without asking again.
     pub async fn put(
         &self,
         context: String,
@@ -77,8 +112,26 @@ impl Remote {
             size: plain.len() as u64,
         };
         let mark = self.keys.mark(&*self.env.random);
-        let sealed = self.cipher.seal(plain);
-        Ok(self.store.put(&meta, &mark, Payload::Bytes(sealed.into())).await?)
+        if let Some((since, error)) = &self.votes.lock().refused
+            && since.elapsed() < AFTER_REFUSAL
+        {
+            return Err(error.clone().into());
+        }
+        let payload = Payload::Bytes(self.cipher.seal(plain).into());
+        loop {
+            let error = match self.store.put(&meta, &mark, payload.clone()).await {
+                Ok(token) => return Ok(token),
+                Err(error) => error,
+            };
+            let Some(hold) = error.hold.clone() else {
+                if error.kind == StoreErrorKind::Denied {
+                    self.votes.lock().refused = Some((Instant::now(), error.clone()));
+                }
+                return Err(error.into());
+            };
+            self.votes.lock().held = Some(hold.clone());
+            hold.settled().await;
+        }
     }
 
     /// Fetches and opens a catalog payload.

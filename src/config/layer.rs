@@ -113,6 +113,9 @@ pub struct Layer {
     /// How long one operation may wait for the network [default: 30]
     #[arg(long, value_name = "SECS", help_heading = "Behaviour")]
     pub deadline: Option<u64>,
+    /// How long a read, or an fsync, waits for a vote before it is refused [default: 60]
+    #[arg(long, value_name = "SECS", help_heading = "Behaviour")]
+    pub approval_timeout: Option<u64>,
     /// How long a signal or fusermount3 -u may wait for uploads [default: 60]
     #[arg(long, value_name = "SECS", help_heading = "Behaviour")]
     pub drain_timeout: Option<u64>,
@@ -193,8 +196,8 @@ impl Layer {
             embedded, api_url, ws_url, upstream_url, downstream_url, username, password_file,
             password_command, key_file, ca_file, state_dir, cache_dir, cache_size, cache_free_floor,
             staging_limit, memory, split_above, part_size, durability, trash_days, local_names,
-            parallel, poll_interval, deadline, drain_timeout, allow_other, read_only, uid, gid, umask,
-            file_mode, dir_mode, log_level,
+            parallel, poll_interval, deadline, approval_timeout, drain_timeout, allow_other, read_only,
+            uid, gid, umask, file_mode, dir_mode, log_level,
         )
     }
 }

@@ -368,6 +368,7 @@ fn tuning(layer: &Layer) -> Result<Tuning, ConfigError> {
             .unwrap_or_else(|| DEFAULT_LOCAL_NAMES.iter().map(|&name| name.to_owned()).collect()),
         parallel: layer.parallel.unwrap_or(16),
         deadline: Duration::from_secs(layer.deadline.unwrap_or(30)),
+        approval_timeout: Duration::from_secs(layer.approval_timeout.unwrap_or(60)),
         poll_interval: Duration::from_secs(layer.poll_interval.unwrap_or(60)),
         shown: Shown {
             uid: layer.uid,

@@ -23,7 +23,7 @@ fn table(error: &VfsError) -> (Errno, Level) {
         E::BadHandle { .. } => (Errno::EBADF, Level::WARN),
         E::ReadOnly { .. } => (Errno::EROFS, Level::DEBUG),
         E::NotPermitted { .. } => (Errno::EPERM, Level::DEBUG),
-        E::Denied { .. } => (Errno::EACCES, Level::WARN),
+        E::Denied { .. } | E::AwaitingApproval { .. } => (Errno::EACCES, Level::WARN),
         E::Unauthenticated { .. } => (Errno::EACCES, Level::WARN),
         E::Stale { .. } => (Errno::ESTALE, Level::WARN),
         E::TooLarge { .. } => (Errno::EFBIG, Level::WARN),

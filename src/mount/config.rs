@@ -67,6 +67,8 @@ pub struct Tuning {
     pub parallel: usize,
     /// Longest wait of one operation for the network.
     pub deadline: Duration,
+    /// Longest wait of one operation for a vote.
+    pub approval_timeout: Duration,
     /// Between looks for other clients' changes; zero: only on hints.
     pub poll_interval: Duration,
     /// Owners and modes to show instead of those that are kept.

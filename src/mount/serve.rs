@@ -125,6 +125,7 @@ async fn open_vfs(
         local_names: tuning.local_names,
         parallel: tuning.parallel,
         deadline: tuning.deadline,
+        approval_timeout: tuning.approval_timeout,
         poll_interval: tuning.poll_interval,
         read_only: config.read_only,
         shown: tuning.shown,

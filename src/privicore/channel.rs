@@ -391,14 +391,14 @@ impl Owner {
 
     fn sweep(&self) {
         self.answers.sweep(|_| false);
-        if self.acks.sweep(|ack| ack.succeeded) {
+        if self.acks.sweep(Ack::is_change) {
             self.foreign.send_modify(|count| *count += 1);
         }
     }
 
     fn dispatch(&self, push: Push) {
         match push {
-            Push::Settled { id, ack } => self.acks.deliver(&id, ack),
+            Push::Acknowledged { id, ack } => self.acks.deliver(&id, ack),
             Push::Answered { id, other, answer } => {
                 if let Some(other) = other {
                     self.answers.deliver(&other, answer.clone());

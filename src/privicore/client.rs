@@ -14,8 +14,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::channel::{Channel, ChannelState};
 use super::config::ClientConfig;
+use super::holds::{self, Holds};
 use super::http::{Call, CallBody, Http};
 use super::learned::Learned;
+use super::push::Ack;
 use super::reply::{
     Authorization, CommandStatus, Reply, authorization, command_status, expiry, rejection,
     storage_count,
@@ -43,6 +45,8 @@ pub struct Client {
     /// Marks of puts that ended without knowing whether the last step was carried out,
     /// with their temporary tokens.
     pub(super) doubtful: Mutex<LruCache<String, Token>>,
+    pub(super) holds: Holds,
+    pub(super) env: Env,
     this: Weak<Client>,
 }
 
@@ -104,6 +108,8 @@ impl Client {
             channel,
             learned: Learned::default(),
             doubtful: Mutex::new(LruCache::new(DOUBTS)),
+            holds: Holds::default(),
+            env,
             this: this.clone(),
         })
     }
@@ -123,6 +129,11 @@ impl Client {
     pub async fn authorize(&self) -> StoreResult<Authorization> {
         self.session.grant().await?;
         self.session.authorization().ok_or_else(|| closed("login"))
+    }
+
+    /// Itself, for what goes on after the call that began it.
+    pub(super) fn shared(&self, operation: &'static str) -> StoreResult<Arc<Self>> {
+        self.this.upgrade().ok_or_else(|| closed(operation))
     }
 
     /// Changes whenever a command was acknowledged that this client did not issue:
@@ -190,20 +201,32 @@ impl Client {
     }
 
     /// Awaits the acknowledgement of command `id`. A rejection is an error by its text;
-    /// silence past the deadline is `TimedOut`: the outcome is unknown then.
+    /// silence past the deadline is `TimedOut`: the outcome is unknown then. A command that
+    /// a vote holds is followed for longer, where the operation is one that can be held;
+    /// otherwise it is `AwaitingApproval`.
     pub(super) async fn settled(&self, id: &str, operation: &'static str) -> StoreResult<()> {
         let mut wait = self.channel.acks.wait(id);
         let mut state = self.channel.state();
         let mut joins = state.borrow_and_update().joins;
-        let deadline = Instant::now() + self.config.ack_timeout;
+        let mut deadline = Instant::now() + self.config.ack_timeout;
         let mut gap = self.config.probe_after;
         let mut probe = Instant::now() + gap;
+        let mut held = false;
         loop {
             tokio::select! {
                 biased;
-                ack = wait.next() => {
-                    return if ack.succeeded { Ok(()) } else { Err(rejection(operation, &ack.text)) };
-                }
+                ack = wait.next() => match ack {
+                    Ack::Done => return Ok(()),
+                    Ack::Rejected(text) => return Err(rejection(operation, &text)),
+                    Ack::Held(pool) => {
+                        if !holds::tell_held(pool.clone()) {
+                            return Err(unfollowed(operation, pool));
+                        }
+                        (held, deadline) = (true, Instant::now() + holds::FOLLOWED);
+                        (gap, probe) = (holds::POLL_HELD, Instant::now() + holds::POLL_HELD);
+                        continue;
+                    }
+                },
                 changed = state.changed() => {
                     if changed.is_err() {
                         return Err(closed(operation));
@@ -217,18 +240,34 @@ impl Client {
                     joins = now.joins;
                 }
                 () = sleep_until(probe.min(deadline)) => {
-                    gap = if state.borrow().connected { gap * 2 } else { POLL_DISCONNECTED };
+                    gap = match state.borrow().connected {
+                        true if held => holds::POLL_HELD,
+                        true => gap * 2,
+                        false => POLL_DISCONNECTED,
+                    };
                     probe = Instant::now() + gap;
                 }
             }
             match self.poll(id, operation).await {
                 Ok(CommandStatus::Succeeded) => return Ok(()),
                 Ok(CommandStatus::Rejected(text)) => return Err(rejection(operation, &text)),
+                // It does not outlive the service's memory of it.
+                Ok(CommandStatus::Unknown) if held => return Err(self.unsettled(operation)),
                 _ if Instant::now() < deadline => {}
+                Ok(CommandStatus::Pending) if !held && self.may_be_held().await => {
+                    holds::tell_held(None);
+                    (held, deadline) = (true, Instant::now() + holds::FOLLOWED);
+                }
                 Ok(_) => return Err(self.unsettled(operation)),
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether a command that is still pending after its time can be taken to wait for a
+    /// vote: without a storage device, nothing that is stored is ever acknowledged (C.4.3).
+    pub(super) async fn may_be_held(&self) -> bool {
+        holds::can_be_held() && self.storage_devices().await != Some(0)
     }
 
     fn unsettled(&self, operation: &'static str) -> StoreError {
@@ -319,6 +358,13 @@ impl Client {
             tracing::warn!("the profile has no storage device: nothing can be stored");
         }
     }
+}
+
+/// A vote holds what nobody follows here.
+fn unfollowed(operation: &'static str, pool: Option<String>) -> StoreError {
+    let pool = pool.map(|pool| format!(" in pool {pool}")).unwrap_or_default();
+    let what = format!("accepted by the service, and waits for approval{pool}");
+    StoreError::new(StoreErrorKind::AwaitingApproval, operation, what)
 }
 
 /// The id of the command to await, if the reply names one; a 202 has to.

@@ -13,8 +13,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::channel::{self, Socket};
 use super::client::{Client, closed};
+use super::holds;
 use super::http::{Call, transport};
-use super::push::Answer;
+use super::push::{Ack, Answer};
 use super::reply::{CommandStatus, Reply, presentable, rejection, stream_url};
 use super::secret::{Secret, SecretUrl};
 use crate::protocol::path;
@@ -50,7 +51,9 @@ impl Client {
         loop {
             match self.request(token).await? {
                 Round::Done(download) => return Ok(download),
-                Round::Again(error) if round >= ROUNDS || Instant::now() >= deadline => {
+                Round::Again(error)
+                    if round >= ROUNDS || (Instant::now() >= deadline && !holds::was_held()) =>
+                {
                     return Err(error);
                 }
                 Round::Again(error) => {
@@ -95,8 +98,9 @@ impl Client {
         let mut answers = self.channel.answers.wait(&request);
         let mut acks = command.as_ref().map(|id| self.channel.acks.wait(id));
         let mut state = self.channel.state();
-        let joins = state.borrow_and_update().joins;
-        let deadline = Instant::now() + self.config.ack_timeout;
+        let mut joins = state.borrow_and_update().joins;
+        let mut deadline = Instant::now() + self.config.ack_timeout;
+        let mut held = false;
         let mut gap = self.config.probe_after;
         let mut probe = Instant::now() + gap;
         let mut pending = Pending::default();
@@ -109,17 +113,25 @@ impl Client {
                         return Ok(place);
                     }
                 }
-                ack = next_ack(&mut acks) => {
-                    if !ack.succeeded {
-                        return Err(rejection(GET, &ack.text));
-                    }
-                }
+                ack = next_ack(&mut acks) => match ack {
+                    Ack::Done => {}
+                    Ack::Rejected(text) => return Err(rejection(GET, &text)),
+                    Ack::Held(pool) => if holds::tell_held(pool) {
+                        (held, deadline) = (true, Instant::now() + holds::FOLLOWED);
+                        (gap, probe) = (holds::POLL_HELD, Instant::now() + holds::POLL_HELD);
+                    },
+                },
                 changed = state.changed() => {
                     if changed.is_err() {
                         return Err(closed(GET));
                     }
-                    if state.borrow_and_update().joins != joins {
+                    let now = state.borrow_and_update().joins;
+                    if now != joins && !held {
                         return Ok(Place::Lost(lost("the channel was interrupted")));
+                    }
+                    // What is held may have been answered in the gap: ask at once.
+                    if now != joins {
+                        (joins, probe) = (now, Instant::now());
                     }
                 }
                 () = sleep_until(wake) => {
@@ -127,22 +139,33 @@ impl Client {
                     if pending.until.is_some_and(|until| now >= until) {
                         return self.unannounced(pending);
                     }
-                    if now >= deadline {
-                        let what = format!("no answer within {} s", self.config.ack_timeout.as_secs_f32());
-                        return Ok(Place::Lost(lost(&what)));
-                    }
-                    gap *= 2;
+                    let overdue = now >= deadline;
+                    gap = if held { holds::POLL_HELD } else { gap * 2 };
                     probe = now + gap;
                     // A request that was served, but whose answer is not here, went
                     // elsewhere (B.5).
-                    match &command {
-                        Some(id) if pending.token.is_none() => match self.poll(id, GET).await {
-                            Ok(CommandStatus::Rejected(text)) => return Err(rejection(GET, &text)),
-                            Ok(CommandStatus::Succeeded) => {
-                                return Ok(Place::Lost(lost("the answer went elsewhere")));
-                            }
-                            _ => {}
-                        },
+                    let status = match &command {
+                        Some(id) if pending.token.is_none() => self.poll(id, GET).await.ok(),
+                        _ => None,
+                    };
+                    match status {
+                        Some(CommandStatus::Rejected(text)) => return Err(rejection(GET, &text)),
+                        Some(CommandStatus::Succeeded) => {
+                            return Ok(Place::Lost(lost("the answer went elsewhere")));
+                        }
+                        Some(CommandStatus::Unknown) if held => {
+                            return Ok(Place::Lost(lost("the service has forgotten the request")));
+                        }
+                        Some(CommandStatus::Pending)
+                            if overdue && !held && self.may_be_held().await =>
+                        {
+                            holds::tell_held(None);
+                            (held, deadline) = (true, Instant::now() + holds::FOLLOWED);
+                        }
+                        _ if overdue => {
+                            let waited = self.config.ack_timeout.as_secs_f32();
+                            return Ok(Place::Lost(lost(&format!("no answer within {waited} s"))));
+                        }
                         _ => {}
                     }
                 }

@@ -26,6 +26,7 @@ mod client;
 mod config;
 mod directory;
 mod get;
+mod holds;
 mod http;
 mod learned;
 mod listing;

@@ -19,12 +19,22 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A settled command.
+/// News of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ack {
-    pub(super) succeeded: bool,
-    /// What the service said; may be empty.
-    pub(super) text: String,
+pub(super) enum Ack {
+    /// It was carried out.
+    Done,
+    /// It was rejected; what the service said may be empty.
+    Rejected(String),
+    /// It waits for a vote, in this pool if the service names it.
+    Held(Option<String>),
+}
+
+impl Ack {
+    /// Whether something has changed at the service.
+    pub(super) fn is_change(&self) -> bool {
+        *self == Self::Done
+    }
 }
 
 /// One message about a data request.
@@ -49,8 +59,8 @@ pub(super) enum Push {
     Joined,
     /// The service refused the join, or another action of ours.
     Refused { status: u64, text: String },
-    /// A command is settled.
-    Settled { id: String, ack: Ack },
+    /// A command is settled, or held.
+    Acknowledged { id: String, ack: Ack },
     /// News of a data request, under one id or two.
     Answered { id: String, other: Option<String>, answer: Answer },
     /// Nothing for us: pending, keepalive, unknown.
@@ -118,14 +128,23 @@ fn command(data: &Map<String, Value>) -> Push {
     let Some(id) = text(data, "id").or_else(|| text(data, "commandId")) else {
         return Push::Nothing;
     };
-    let succeeded = match text(data, "command_status").as_deref() {
-        Some("2") => true,
-        Some("3") => false,
-        // 1 may repeat (D.16); only 2 and 3 settle.
+    let body = data.get("body");
+    let said = body.and_then(text_of).unwrap_or_default();
+    let ack = match text(data, "command_status").as_deref() {
+        Some("2") => Ack::Done,
+        Some("3") => Ack::Rejected(said),
+        // 1 may repeat (D.16); only 2 and 3 settle. What it may tell is that a vote is on:
+        // by the pool's name, or in words.
+        Some("1") => {
+            let pool = body.and_then(|body| field(body, &["poolId", "pool_id", "pool"]));
+            if pool.is_none() && !said.to_ascii_lowercase().contains("approval") {
+                return Push::Nothing;
+            }
+            Ack::Held(pool)
+        }
         _ => return Push::Nothing,
     };
-    let text = data.get("body").and_then(text_of).unwrap_or_default();
-    Push::Settled { id, ack: Ack { succeeded, text } }
+    Push::Acknowledged { id, ack }
 }
 
 /// The download decision (B.5), as far as one message allows it.
@@ -187,19 +206,21 @@ mod tests {
                 json!({"data": {"type": "X-DPT-CAB-ID", "id": "c", "command_status": status, "body": body}}),
             )
         };
-        let settled = |succeeded, text: &str| Push::Settled {
-            id: "c".into(),
-            ack: Ack { succeeded, text: text.into() },
-        };
+        let told = |ack: Ack| Push::Acknowledged { id: "c".into(), ack };
+        let rejected = |text: &str| told(Ack::Rejected(text.into()));
         assert_eq!(ack(json!(1), json!(null)), Push::Nothing);
-        assert_eq!(ack(json!(2), json!("done")), settled(true, "done"));
-        assert_eq!(ack(json!("2"), json!(null)), settled(true, ""));
+        assert_eq!(ack(json!(1), json!("in flight")), Push::Nothing);
+        assert_eq!(ack(json!(2), json!("done")), told(Ack::Done));
+        assert_eq!(ack(json!("2"), json!(null)), told(Ack::Done));
         assert_eq!(
             ack(json!(3), json!("profile.not_an_owner")),
-            settled(false, "profile.not_an_owner")
+            rejected("profile.not_an_owner")
         );
-        assert_eq!(ack(json!(3), json!({"message": "no"})), settled(false, "no"));
+        assert_eq!(ack(json!(3), json!({"message": "no"})), rejected("no"));
         assert_eq!(ack(json!(4), json!(null)), Push::Nothing);
+        let named = json!({"message": "awaiting approval", "poolId": "p"});
+        assert_eq!(ack(json!(1), named), told(Ack::Held(Some("p".into()))));
+        assert_eq!(ack(json!("1"), json!("Awaiting approval")), told(Ack::Held(None)));
     }
 
     #[test]

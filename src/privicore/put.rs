@@ -151,7 +151,7 @@ impl Client {
         ttl: u32,
     ) -> StoreResult<bool> {
         if payload.len() > INLINE_CLIENT_LIMIT as u64 {
-            return self.upload(temporary, &payload, ttl).await.map(|()| true);
+            return self.upload(temporary, payload, ttl).await.map(|()| true);
         }
         let wire = whole(payload).await?;
         match self.exchange(&temporary.token, &wire).await {
@@ -160,7 +160,7 @@ impl Client {
                     && temporary.upstream.is_some() =>
             {
                 tracing::debug!(%error, "inline exchange refused; streaming instead");
-                self.upload(temporary, &Payload::Bytes(wire), ttl).await.map(|()| true)
+                self.upload(temporary, Payload::Bytes(wire), ttl).await.map(|()| true)
             }
             other => other.map(|()| false),
         }
@@ -194,14 +194,15 @@ impl Client {
     }
 
     /// Streams the payload upstream, and awaits its acknowledgement if there is one.
-    async fn upload(&self, temporary: &Temporary, payload: &Payload, ttl: u32) -> StoreResult<()> {
+    async fn upload(&self, temporary: &Temporary, payload: Payload, ttl: u32) -> StoreResult<()> {
         let Some(url) = &temporary.upstream else {
             let what = "the service named no upstream server, and none is configured";
             return Err(StoreError::new(StoreErrorKind::Unsupported, PUT, what));
         };
         let life = Duration::from_secs(u64::from(ttl) * 60) + UPLOAD_GRACE;
-        let sent = self.send_upload(url, payload);
+        let sent = self.send_upload(url, &payload);
         let reply = within(life, PUT, "the upload did not finish", sent).await?;
+        drop(payload); // what waits for a vote holds no content
         if !reply.is_success() {
             return Err(refused_upload(reply.error(PUT), url));
         }

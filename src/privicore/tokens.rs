@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::client::Client;
+use super::holds::{Key, Outcome};
 use super::http::{Call, encode};
 use super::listing;
 use crate::protocol::{INLINE_CLIENT_LIMIT, path};
@@ -33,15 +34,34 @@ pub struct MetaChange {
 #[async_trait]
 impl Store for Client {
     async fn put(&self, meta: &FileMeta, mark: &str, payload: Payload) -> StoreResult<Token> {
-        self.store(meta, mark, payload).await.map_err(|error| named(error, &meta.file_name))
+        if mark.is_empty() {
+            // Nothing by which it could be resumed: a vote is waited for as long as for any
+            // acknowledgement.
+            let stored = self.store(meta, mark, payload).await;
+            return stored.map_err(|error| named(error, &meta.file_name));
+        }
+        let (client, key) = (self.shared("put")?, Key::Put(mark.to_owned()));
+        let (meta, mark, name) = (meta.clone(), mark.to_owned(), meta.file_name.as_str());
+        let work = async move { client.store(&meta, &mark, payload).await.map(Outcome::Stored) };
+        match self.unless_held(key, "put", name, work).await {
+            Ok(Outcome::Stored(token)) => Ok(token),
+            other => Err(unexpected("put", other)).map_err(|error| named(error, name)),
+        }
     }
 
     async fn get(&self, token: &Token) -> StoreResult<Download> {
-        self.fetch(token).await.map_err(|error| named(error, token.as_str()))
+        let (client, wanted) = (self.shared("get")?, token.clone());
+        let work = async move { client.fetch(&wanted).await.map(Outcome::Fetched) };
+        match self.unless_held(Key::Get(token.clone()), "get", token.as_str(), work).await {
+            Ok(Outcome::Fetched(download)) => Ok(download),
+            other => Err(unexpected("get", other)).map_err(|error| named(error, token.as_str())),
+        }
     }
 
     async fn delete(&self, token: &Token) -> StoreResult<()> {
-        self.remove(token).await.map_err(|error| named(error, token.as_str()))
+        let (client, victim) = (self.shared("delete")?, token.clone());
+        let work = async move { client.remove(&victim).await };
+        self.simple(Key::Delete(token.clone()), "delete", token, work).await
     }
 
     async fn update_meta(&self, token: &Token, meta: &FileMeta) -> StoreResult<()> {
@@ -50,7 +70,9 @@ impl Store for Client {
             extension: Some(meta.extension.clone()),
             context: Some(meta.context.clone()),
         };
-        self.change_meta(token, &change).await.map_err(|error| named(error, token.as_str()))
+        let (client, victim) = (self.shared("update-meta")?, token.clone());
+        let work = async move { client.change_meta(&victim, &change).await };
+        self.simple(Key::Meta(token.clone()), "update-meta", token, work).await
     }
 
     async fn set_risk(&self, token: &Token, risk: &RiskMeta) -> StoreResult<()> {
@@ -61,11 +83,21 @@ impl Store for Client {
             ("handling", &risk.handling),
         ];
         let call = Call::form("set-risk", path::CONFIGURE_RISK, &fields);
-        self.command(&call).await.map(drop).map_err(|error| named(error, token.as_str()))
+        let client = self.shared("set-risk")?;
+        let work = async move { client.command(&call).await.map(drop) };
+        self.simple(Key::Risk(token.clone()), "set-risk", token, work).await
     }
 
     async fn list(&self, filter: &ListFilter, page: u32) -> StoreResult<ListPage> {
         self.list_page(filter, page).await
+    }
+}
+
+/// The error of an operation that did not give what it is for.
+fn unexpected(operation: &'static str, result: StoreResult<Outcome>) -> StoreError {
+    match result {
+        Err(error) => error,
+        Ok(_) => StoreError::new(StoreErrorKind::Protocol, operation, "the outcome of another call"),
     }
 }
 
@@ -74,6 +106,19 @@ fn named(error: StoreError, victim: &str) -> StoreError {
 }
 
 impl Client {
+    /// An operation on a token that gives nothing.
+    async fn simple(
+        &self,
+        key: Key,
+        operation: &'static str,
+        token: &Token,
+        work: impl Future<Output = StoreResult<()>> + Send + 'static,
+    ) -> StoreResult<()> {
+        let work = async move { work.await.map(|()| Outcome::Done) };
+        let done = self.unless_held(key, operation, token.as_str(), work).await;
+        done.map(drop).map_err(|error| named(error, token.as_str()))
+    }
+
     /// Deletes; a token that is not there is deleted. Repeating is safe (E.2).
     async fn remove(&self, token: &Token) -> StoreResult<()> {
         let call = Call::form("delete", path::DELETE, &[("token", token.as_str())]);

@@ -12,7 +12,10 @@
 //! * `get` of a committed token returns the very bytes that were put.
 //! * `delete` of an unknown token succeeds.
 //! * Errors say by kind whether trying again can help; `Retry` decides on that alone.
+//! * A call that a vote holds fails at once with [`StoreErrorKind::AwaitingApproval`], so
+//!   that it occupies nobody; the same call made again resumes it (see [`Hold`]).
 
+mod hold;
 mod limit;
 mod memory;
 mod retry;
@@ -26,6 +29,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
+pub use hold::{Hold, Holding};
 pub use limit::Limit;
 pub use memory::{MemoryStore, Op};
 pub use retry::{Retry, RetryConfig};
@@ -205,6 +209,8 @@ pub enum StoreErrorKind {
     Unauthenticated,
     /// A policy, a vote or ownership forbids it.
     Denied,
+    /// A vote has not decided yet: the error's [`Hold`] says when calling again helps.
+    AwaitingApproval,
     /// The service refused the parameters.
     Invalid,
     /// Larger than the service takes.
@@ -241,13 +247,34 @@ pub struct StoreError {
     pub retry_after_ms: Option<u64>,
     /// Of a `put`: it may have been carried out all the same.
     pub in_doubt: bool,
+    /// Of a call that waits for a vote, where the store follows it.
+    pub hold: Option<Arc<Hold>>,
 }
 
 impl StoreError {
     /// An error without a victim; add one with [`StoreError::on`].
     pub fn new(kind: StoreErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { kind, operation, target: None, message, retry_after_ms: None, in_doubt: false }
+        Self {
+            kind,
+            operation,
+            target: None,
+            message,
+            retry_after_ms: None,
+            in_doubt: false,
+            hold: None,
+        }
+    }
+
+    /// The error of a call that is held: the same call, made again once the hold is settled,
+    /// gives its outcome. It may be carried out meanwhile.
+    pub fn awaiting(hold: Arc<Hold>) -> Self {
+        let message = match hold.pool() {
+            Some(pool) => format!("waits for approval in pool {pool}"),
+            None => "waits for approval".to_owned(),
+        };
+        let error = Self::new(StoreErrorKind::AwaitingApproval, hold.operation(), message);
+        Self { hold: Some(hold), in_doubt: true, ..error }
     }
 
     /// Names the victim.

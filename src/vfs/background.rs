@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
+use super::approval::hold_of;
 use super::error::{VfsError, VfsResult};
 use super::upload::PENDING;
 use super::xattrs::EXTENSION;
@@ -53,6 +54,9 @@ const DELETIONS_AT_ONCE: usize = 8;
 /// How often, and how far apart, a round of deletions looks whether all is published.
 const DRAIN_LOOKS: u32 = 40;
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// A deletion that was refused is tried again after a day, in milliseconds.
+const REFUSED_MS: u64 = 86_400_000;
 
 /// Files brought in line per round.
 const ALIGNMENTS: usize = 1_000;
@@ -214,6 +218,9 @@ impl Vfs {
     /// happens by itself now and then. What cannot be done now is tried again.
     pub async fn tidy(self: Arc<Self>) {
         let _one = self.tidying.lock().await;
+        for body in self.approvals.forget_obsolete() {
+            self.retire(&body);
+        }
         for (what, result) in [
             ("remains of interrupted uploads", self.clear_intents().await),
             ("names at the service", self.align().await),
@@ -286,11 +293,21 @@ impl Vfs {
         if self.is_content(token)? || used.contains(token) {
             return Ok(batch.commit()?);
         }
-        if garbage.manifest {
-            self.delete_parts(garbage, used).await?;
+        if garbage.manifest && !self.delete_parts(garbage, used).await? {
+            return Ok(()); // some wait for a vote
         }
-        let deleted = self.remote.store.delete(token).await;
-        deleted.map_err(|e| VfsError::from_store(token.as_str(), &e))?;
+        match self.remote.store.delete(token).await {
+            Ok(()) => {}
+            // It goes on there; a later round hears how it ended.
+            Err(error) if hold_of(&error).is_some() => return Ok(()),
+            Err(error) if error.kind == StoreErrorKind::Denied => {
+                tracing::warn!(error = error.message, "the vault refuses a deletion");
+                let later = keys::garbage(self.env.millis() + REFUSED_MS, keys::number(key, 9));
+                batch.put(Space::Meta, &later, &encode(garbage));
+                return Ok(batch.commit()?);
+            }
+            Err(error) => return Err(VfsError::from_store(token.as_str(), &error)),
+        }
         self.fetcher.forget(token);
         batch.remove(Space::Meta, &keys::token(&self.tree.token_tag(token)));
         Ok(batch.commit()?)
@@ -318,7 +335,8 @@ impl Vfs {
         Ok(used)
     }
 
-    async fn delete_parts(&self, garbage: &Garbage, used: &HashSet<Token>) -> VfsResult<()> {
+    /// False if some could not be deleted yet.
+    async fn delete_parts(&self, garbage: &Garbage, used: &HashSet<Token>) -> VfsResult<bool> {
         let parts = match self.fetcher.fetch(&garbage.token).await {
             Ok(fetched) => Manifest::from_bytes(&fetched.plain.unwrap_or_default())
                 .map(|m| m.parts)
@@ -328,16 +346,26 @@ impl Vfs {
             {
                 Vec::new()
             }
+            Err(crate::content::fetch::FetchError::Store(e)) if hold_of(&e).is_some() => {
+                return Ok(false);
+            }
             Err(error) => return Err(VfsError::from_fetch(garbage.token.as_str(), error)),
         };
         // A part of zeros may be there many times.
         let once: HashSet<_> = parts.iter().filter(|part| !used.contains(*part)).collect();
         for part in once {
-            let deleted = self.remote.store.delete(part).await;
-            deleted.map_err(|e| VfsError::from_store(part.as_str(), &e))?;
+            match self.remote.store.delete(part).await {
+                Ok(()) => {}
+                Err(error) if hold_of(&error).is_some() => return Ok(false),
+                Err(error) if error.kind == StoreErrorKind::Denied => {
+                    tracing::warn!(error = error.message, "the vault refuses a deletion");
+                }
+                Err(error) => return Err(VfsError::from_store(part.as_str(), &error)),
+            }
             self.fetcher.forget(part);
         }
-        self.forget_parts(&garbage.token, parts.len() as u64)
+        self.forget_parts(&garbage.token, parts.len() as u64)?;
+        Ok(true)
     }
 
     /// Uploads that were cut off by a crash, or whose outcome nobody told, may have left
@@ -374,7 +402,13 @@ impl Vfs {
         for record in listed.iter().filter(|r| r.mark.as_deref() == Some(mark)) {
             // Named by the catalog after all: the crash came between the two records.
             if !self.named(&record.token)? {
-                self.remote.store.delete(&record.token).await.map_err(failed)?;
+                match self.remote.store.delete(&record.token).await {
+                    Err(error) if hold_of(&error).is_some() => return Ok(()),
+                    Err(error) if error.kind == StoreErrorKind::Denied => {
+                        tracing::warn!(error = error.message, "remains of an upload stay");
+                    }
+                    deleted => deleted.map_err(failed)?,
+                }
                 batch.remove(Space::Meta, &keys::token(&self.tree.token_tag(&record.token)));
             }
         }
@@ -416,7 +450,18 @@ impl Vfs {
             return Ok(());
         }
         for ino in wanted {
-            self.align_one(ino).await?;
+            match self.align_one(ino).await {
+                Ok(()) => {}
+                Err(VfsError::AwaitingApproval { hold, .. }) => {
+                    self.approvals.note(ino, &hold);
+                    continue;
+                }
+                // Asking again would only open another vote.
+                Err(error @ VfsError::Denied { .. }) => {
+                    tracing::warn!(error = error.logged(), "the vault refuses new meta");
+                }
+                Err(error) => return Err(error),
+            }
             let mut batch = self.tree.db().batch();
             batch.remove(Space::Meta, &keys::align(ino));
             batch.commit()?;

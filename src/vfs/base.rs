@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::body::{Need, pieces};
 use super::error::{VfsError, VfsResult};
@@ -156,9 +157,26 @@ impl Vfs {
         Ok(parts)
     }
 
+    /// The same as [`Vfs::satisfy_now`], for an operation that may wait for a vote.
+    pub(super) async fn satisfy(
+        &self,
+        ino: Ino,
+        need: Need,
+        held: &mut Vec<(Token, Bytes)>,
+    ) -> VfsResult<()> {
+        let limit = Instant::now() + self.config.approval_timeout;
+        loop {
+            let done = self.satisfy_now(ino, need.clone(), held).await;
+            self.await_vote(ino, limit, &done).await?;
+            if !matches!(done, Err(VfsError::AwaitingApproval { .. })) {
+                return done;
+            }
+        }
+    }
+
     /// Fetches what an operation needs, within the deadline; plaintext that fits in memory
     /// is added to `held`, so that the operation can go on even if the cache cannot keep it.
-    pub(super) async fn satisfy(
+    pub(super) async fn satisfy_now(
         &self,
         ino: Ino,
         need: Need,

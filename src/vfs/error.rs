@@ -1,11 +1,14 @@
 //! Errors of operations: a variant per POSIX meaning, each naming its victim.
 
+use std::sync::Arc;
+
+use super::approval;
 use crate::catalog::{CatalogError, RemoteError};
 use crate::content::blob::BlobError;
 use crate::content::fetch::FetchError;
 use crate::content::staging::StagingError;
 use crate::db::DbError;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{Hold, StoreError, StoreErrorKind};
 use crate::telemetry;
 
 /// Why an operation failed. `fuse::errno` maps each variant to one errno, exhaustively.
@@ -34,6 +37,8 @@ pub enum VfsError {
     NotPermitted { what: String },
     #[error("{what}: permission denied: {why}")]
     Denied { what: String, why: String },
+    #[error("{what}: {}", waits_for(hold))]
+    AwaitingApproval { what: String, hold: Arc<Hold> },
     #[error("{what}: the service refuses the login: {why}")]
     Unauthenticated { what: String, why: String },
     #[error("{what}: changed on the server while it was used; open it again")]
@@ -81,6 +86,7 @@ impl VfsError {
             | Self::ReadOnly { what }
             | Self::NotPermitted { what }
             | Self::Denied { what, .. }
+            | Self::AwaitingApproval { what, .. }
             | Self::Unauthenticated { what, .. }
             | Self::Stale { what }
             | Self::TooLarge { what }
@@ -115,10 +121,13 @@ impl VfsError {
         let what = what.into();
         // not its target: that is `what`, or a name that a log must be able to leave out
         let why = format!("{}: {}", error.operation, error.message);
+        if let Some(hold) = approval::hold_of(error) {
+            return Self::AwaitingApproval { what, hold: Arc::clone(hold) };
+        }
         match error.kind {
             K::NotFound => Self::Stale { what },
             K::Unauthenticated => Self::Unauthenticated { what, why },
-            K::Denied => Self::Denied { what, why },
+            K::Denied | K::AwaitingApproval => Self::Denied { what, why },
             K::Invalid => Self::Invalid { what, why: "the service refused the parameters" },
             K::TooLarge => Self::TooLarge { what },
             K::Unsupported => Self::Unsupported { what },
@@ -206,6 +215,14 @@ impl VfsError {
             BlobError::Io { source, .. } if is_full(&source) => Self::StagingFull { what, why },
             BlobError::Io { .. } | BlobError::Misaligned { .. } => Self::Local { what, why },
         }
+    }
+}
+
+/// What a person has to do: somebody must vote.
+fn waits_for(hold: &Hold) -> String {
+    match hold.pool() {
+        Some(pool) => format!("waits for approval in pool {pool}"),
+        None => "waits for approval".to_owned(),
     }
 }
 

@@ -14,7 +14,7 @@ use super::body::{Body, State};
 use super::error::{VfsError, VfsResult};
 use super::{DirEntry, Ino, Kind, OpenMode, Opened, Vfs};
 use crate::catalog::Version;
-use crate::store::Token;
+use crate::store::{RiskMeta, Token};
 
 /// Bytes read in a row before the next parts are fetched ahead.
 const SEQUENTIAL: u64 = 512 << 10;
@@ -334,6 +334,9 @@ impl Vfs {
 
     /// Fetches the small files of a folder after a cookie, a few at a time.
     fn prefetch_folder(&self, dir: Ino, after: u64) {
+        if self.approvals.reads_are_held() {
+            return;
+        }
         if !self.counters.prefetching.lock().insert(dir) {
             return; // one sweep of a folder at a time
         }
@@ -343,6 +346,7 @@ impl Vfs {
                 && let Ok(Some(inode)) = self.tree.find_inode(link.ino)
                 && inode.content.size <= SIBLING_MAX
                 && inode.local.dirty.is_none()
+                && inode.risk() == RiskMeta::default() // a policy may be about it
                 && let Version::Single { token } = &inode.content.version
             {
                 tokens.push(token.clone());

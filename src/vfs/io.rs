@@ -51,7 +51,7 @@ impl Vfs {
     pub async fn read(self: Arc<Self>, fh: u64, offset: u64, size: u32) -> VfsResult<Vec<u8>> {
         let handle = self.handle(fh)?;
         let body = handle.body(fh)?;
-        self.note_miss(&body);
+        let mut first = true;
         let mut held = Vec::new();
         for _ in 0..TRIES {
             let read = self.read_state(&body.state.read(), offset, size, &held);
@@ -63,6 +63,9 @@ impl Vfs {
                 Err(need) => {
                     self.note_read(&handle, &body, offset, size as usize);
                     self.satisfy(body.ino, need, &mut held).await?;
+                    if std::mem::take(&mut first) {
+                        self.note_miss(&body);
+                    }
                 }
             }
         }
@@ -350,7 +353,7 @@ impl Vfs {
     pub async fn fsyncdir(self: Arc<Self>, _ino: Ino) -> VfsResult<()> {
         match self.config.durability {
             Durability::Local => Ok(self.tree.sync()?),
-            Durability::Fsync | Durability::Close => self.publish_now().await,
+            Durability::Fsync | Durability::Close => self.publish_patiently().await,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! this module (handles, bodies, queues), each of which is held for a few instructions.
 
 mod acl;
+mod approval;
 mod attrs;
 mod background;
 mod base;
@@ -100,6 +101,8 @@ pub struct VfsConfig {
     pub parallel: usize,
     /// Longest wait of one operation for the network.
     pub deadline: Duration,
+    /// How long an operation waits for a vote before it fails.
+    pub approval_timeout: Duration,
     /// How often to look for other clients' changes; zero: at the mount and on hints only.
     pub poll_interval: Duration,
     /// Refuse every change.
@@ -154,6 +157,7 @@ pub struct Vfs {
     closing: AtomicBool,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     counters: status::Counters,
+    approvals: approval::Approvals,
     parts: base::PartTable,
     /// Invalidations met inside operations, announced from the background.
     pending_stale: Mutex<Vec<Stale>>,
@@ -204,7 +208,7 @@ impl Vfs {
         // of it in each direction.
         let (keep, budget) = (config.memory / 4, config.memory / 8 * 3);
         let fetcher = Fetcher::new(store.clone(), cipher.clone(), cache.clone(), keep, budget);
-        let remote = Remote { tree: tree.clone(), store, cipher, keys, env: env.clone(), paths };
+        let remote = Remote::new(tree.clone(), store, cipher, keys, env.clone(), paths);
         let parallel = config.parallel.max(1);
         let vfs = Arc::new(Self {
             tree,
@@ -230,6 +234,7 @@ impl Vfs {
             closing: AtomicBool::new(false),
             tasks: Mutex::new(Vec::new()),
             counters: status::Counters::new(&env),
+            approvals: approval::Approvals::default(),
             parts: base::PartTable::default(),
             pending_stale: Mutex::new(Vec::new()),
             nameless: Mutex::new(HashSet::new()),

@@ -63,8 +63,14 @@ impl Vfs {
             return Ok(self.tree.sync()?); // never goes to the vault
         }
         let wanted = body.state.read().generation;
+        let limit = Instant::now() + self.config.approval_timeout;
         loop {
-            self.upload(body, true).await?;
+            let done = self.upload(body, true).await;
+            self.await_vote(body.ino, limit, &done).await?;
+            match done {
+                Err(VfsError::AwaitingApproval { .. }) => continue,
+                done => done?,
+            }
             let state = body.state.read();
             // Writes that came after the call may go on: what was there then is committed.
             if !state.dirty || state.committed >= wanted {
@@ -72,10 +78,10 @@ impl Vfs {
             }
         }
         self.counters.clear_failure(body.ino);
-        self.publish_now().await?;
+        self.publish_patiently().await?;
         let pending = crate::catalog::keys::outbox_inode(body.ino);
         if self.tree.db().contains(Space::Meta, &pending)? && !body.state.read().dirty {
-            self.publish_now().await?;
+            self.publish_patiently().await?;
         }
         Ok(())
     }
@@ -96,7 +102,7 @@ impl Vfs {
             let (files_left, bytes_left) = self.left();
             let mut refused = None;
             if files_left == 0 {
-                refused = self.publish_now().await.err(); // may be passing: see `stuck`
+                refused = self.publish_patiently().await.err(); // may be passing: see `stuck`
             }
             let records_left = self.remote.outbox_len(u64::MAX)?;
             let now = SyncProgress { files_left, bytes_left, records_left };
@@ -114,7 +120,8 @@ impl Vfs {
             }
             // An upload under way has deadlines of its own: it ends, or it fails.
             let hopeless = self.queue.running() == 0 || self.counters.has_failures().is_some();
-            let stuck = hopeless && moved.elapsed() > self.config.deadline * PATIENCE;
+            let patience = (self.config.deadline * PATIENCE).max(self.config.approval_timeout);
+            let stuck = hopeless && moved.elapsed() > patience;
             if stuck || deadline.is_some_and(|d| started.elapsed() > d) {
                 return Err(self.not_all(now, refused));
             }
@@ -124,7 +131,11 @@ impl Vfs {
     }
 
     fn not_all(&self, left: SyncProgress, refused: Option<VfsError>) -> VfsError {
-        let cause = refused.or_else(|| self.counters.has_failures());
+        let awaited = || {
+            let (ino, hold) = self.approvals.all().into_iter().next()?;
+            Some(VfsError::AwaitingApproval { what: self.name_of(ino), hold })
+        };
+        let cause = refused.or_else(|| self.counters.has_failures()).or_else(awaited);
         let why = format!(
             "{} files ({} bytes) and {} records have not reached the vault; they are kept on this machine{}",
             left.files_left,

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 
+use super::approval::{Slot, hold_of};
 use super::body::{Body, Overlay, State, pieces};
 use super::commit::{Sent, Snapshot};
 use super::error::{VfsError, VfsResult};
@@ -73,6 +74,7 @@ impl Vfs {
         to_the_end: bool,
     ) -> VfsResult<()> {
         let _one = body.upload.lock().await;
+        self.check_no_open_put(body.ino)?;
         {
             let mut state = body.state.write();
             if !state.dirty || state.discarded {
@@ -85,7 +87,7 @@ impl Vfs {
         state.uploading = false;
         state.frozen = false;
         match &result {
-            Ok(()) => state.failure = None,
+            Ok(()) | Err(VfsError::AwaitingApproval { .. }) => state.failure = None,
             Err(error) => state.failure = Some(error.clone()),
         }
         drop(state);
@@ -123,7 +125,7 @@ impl Vfs {
         let plain = (snapshot.size <= CHUNK).then(|| Bytes::copy_from_slice(&buffer[IV_LEN..]));
         self.remote.cipher.seal_in_place(&mut buffer);
         let payload = Payload::Bytes(buffer.into_bytes());
-        let Stored { token, mark } = self.store_visible(body.ino, snapshot.size, payload).await?;
+        let Stored { token, mark } = self.store_visible(body, &snapshot, payload).await?;
         if let Some(plain) = plain {
             self.fetcher.keep(&token, plain).await;
         }
@@ -142,7 +144,7 @@ impl Vfs {
             let open: OpenStream =
                 Arc::new(move || this.clone().sealed_stream(of.clone(), generation).boxed());
             let payload = Payload::Stream { len: sealed_len(snapshot.size), open };
-            match self.store_visible(body.ino, snapshot.size, payload).await {
+            match self.store_visible(body, &snapshot, payload).await {
                 Ok(Stored { token, mark }) => {
                     let version = Version::Single { token };
                     let dense = (version, Vec::new(), mark);
@@ -210,13 +212,19 @@ impl Vfs {
                     Some(need) => need,
                 }
             };
-            self.satisfy(body.ino, need, &mut held).await?;
+            self.satisfy_now(body.ino, need, &mut held).await?;
         }
     }
 
     /// Seals and stores under the file's own name; remembers the attempt, so that its
     /// remains can be found.
-    async fn store_visible(&self, ino: Ino, size: u64, sealed: Payload) -> VfsResult<Stored> {
+    async fn store_visible(
+        &self,
+        body: &Arc<Body>,
+        snapshot: &Snapshot,
+        sealed: Payload,
+    ) -> VfsResult<Stored> {
+        let (ino, size) = (body.ino, snapshot.size);
         let inode = self.tree.inode(ino)?;
         let (file_name, context) = self.meta_names(&inode);
         let extension = match inode.xattr(EXTENSION) {
@@ -224,7 +232,9 @@ impl Vfs {
             None => extension_of(&file_name),
         };
         let meta = FileMeta { file_name, extension, context, path: "/".into(), size };
-        let stored = self.store_marked(&meta, sealed).await.map_err(|e| self.blame_put(ino, e))?;
+        let content = (body, None, snapshot.generation);
+        let stored = self.store_marked(content, &meta, sealed).await;
+        let stored = stored.map_err(|e| self.blame_put(ino, e))?;
         let risk = inode.risk();
         if risk != RiskMeta::default()
             && let Err(error) = self.remote.store.set_risk(&stored.token, &risk).await
@@ -239,28 +249,44 @@ impl Vfs {
     fn blame_put(&self, ino: Ino, error: VfsError) -> VfsError {
         match error {
             VfsError::Stale { .. } => VfsError::Stale { what: self.name_of(ino) },
+            VfsError::AwaitingApproval { hold, .. } => {
+                VfsError::AwaitingApproval { what: self.name_of(ino), hold }
+            }
             other => other,
         }
     }
 
     /// Stores with a recorded mark: until the catalog names the token, a crash leaves a
-    /// trace by which the next start deletes it.
-    async fn store_marked(&self, meta: &FileMeta, sealed: Payload) -> VfsResult<Stored> {
-        let mark = self.remote.keys.mark(&*self.env.random);
-        let intent = keys::intent(&mark);
+    /// trace by which the next start deletes it. What was held for a vote goes on under the
+    /// mark that it has.
+    async fn store_marked(
+        &self,
+        content: (&Arc<Body>, Slot, u64),
+        meta: &FileMeta,
+        sealed: Payload,
+    ) -> VfsResult<Stored> {
+        let (body, slot, generation) = content;
+        let live = match self.approvals.resume(body, slot, generation) {
+            Some(held) => held,
+            None => LiveMark::new(&self.remote.keys.mark(&*self.env.random), &self.counters),
+        };
+        let intent = keys::intent(live.as_str());
         let mut batch = self.tree.db().batch();
         batch.store(&intent, &(meta.context.clone(), meta.file_name.clone()));
         batch.commit()?;
         let bytes = sealed.len();
         let what = || format!("{}/{}", meta.context, meta.file_name);
-        let live = LiveMark::new(&mark, &self.counters);
-        let token = match self.remote.store.put(meta, &mark, sealed).await {
+        let token = match self.remote.store.put(meta, live.as_str(), sealed).await {
             Ok(token) => token,
             Err(error) => {
                 if !error.in_doubt {
                     let mut batch = self.tree.db().batch();
                     batch.remove(Space::Meta, &intent);
                     batch.commit()?;
+                }
+                if let Some(hold) = hold_of(&error) {
+                    self.approvals.note(body.ino, hold);
+                    self.approvals.keep(content, live, Arc::clone(hold));
                 }
                 return Err(VfsError::from_store(what(), &error));
             }
@@ -394,14 +420,23 @@ impl Vfs {
         let mut going = stream::iter(todo)
             .map(|index| self.send_part(body, part_size, index, &zeros))
             .buffer_unordered(PARTS_AT_ONCE);
-        while let Some((index, part)) = going.try_next().await? {
+        // Parts that wait for a vote do not keep the others from asking for theirs.
+        let mut held = None;
+        while let Some(done) = going.next().await {
+            let (index, part) = match done {
+                Err(error @ VfsError::AwaitingApproval { .. }) => {
+                    held = Some(error);
+                    continue;
+                }
+                done => done?,
+            };
             if let Some(old) = sent.insert(index, part)
                 && !old.is_zeros(index, part_size)
             {
                 self.discard_now(&old.token, Some(family))?;
             }
         }
-        Ok(())
+        held.map_or(Ok(()), Err)
     }
 
     /// The part as it would be sent if it is a hole of which nothing has to be read.
@@ -459,8 +494,10 @@ impl Vfs {
             path: "/".into(),
             size: len,
         };
-        let Stored { token, mark } =
-            self.store_marked(&meta, Payload::Bytes(buffer.into_bytes())).await?;
+        let payload = Payload::Bytes(buffer.into_bytes());
+        let content = (body, Some(index), generation);
+        let stored = self.store_marked(content, &meta, payload).await;
+        let Stored { token, mark } = stored.map_err(|e| self.blame_put(body.ino, e))?;
         if let Some(shared) = &mut shared {
             **shared = Some(token.clone());
         }
@@ -511,7 +548,7 @@ impl Vfs {
         let manifest = Manifest::new(snapshot.size, part_size, parts.clone());
         let sealed = self.remote.cipher.seal(&manifest.to_bytes());
         let payload = Payload::Bytes(sealed.into());
-        let Stored { token, mark } = self.store_visible(body.ino, snapshot.size, payload).await?;
+        let Stored { token, mark } = self.store_visible(body, snapshot, payload).await?;
         self.record_parts(&token, &parts)?;
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let family = base.version.family().unwrap_or(body.ino);

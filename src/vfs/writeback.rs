@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::body::{Body, State};
-use super::error::VfsResult;
+use super::approval::AFTER_REFUSAL;
+use super::error::{VfsError, VfsResult};
 use super::{Ino, Vfs};
 
 /// After a close: rsync renames and sets times within this.
@@ -33,6 +34,9 @@ const EARLY: Duration = Duration::from_millis(200);
 /// First and longest wait before a failed upload is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// A file that waits for a vote is looked at after this time at the latest.
+const FOLLOWED: Duration = Duration::from_secs(600);
 
 /// One waiting file.
 #[derive(Clone, Copy, Debug)]
@@ -267,8 +271,16 @@ impl Vfs {
     async fn upload_one(self: &Arc<Self>, ino: Ino, waiting: Waiting) {
         let result = self.upload_ino(ino).await;
         let mut failed = None;
-        if let Err(error) = result {
-            let delay = retry_delay(waiting.attempts);
+        if let Err(VfsError::AwaitingApproval { hold, .. }) = result {
+            // Not before its vote is over; `upload_when_settled` sees to that.
+            let due = Instant::now() + FOLLOWED;
+            let mut table = self.queue.table.lock();
+            table.set(ino, Waiting { due, bytes: waiting.bytes, attempts: 0 });
+            drop(table);
+            self.upload_when_settled(ino, waiting.bytes, hold);
+        } else if let Err(error) = result {
+            let refused = matches!(error, VfsError::Denied { .. });
+            let delay = if refused { AFTER_REFUSAL } else { retry_delay(waiting.attempts) };
             tracing::warn!(ino, error = error.logged(), retry_in = ?delay, "an upload failed");
             self.note_upload_failure(ino, &error);
             failed = Some((delay, waiting.attempts + 1));

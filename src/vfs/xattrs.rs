@@ -18,9 +18,10 @@ const OWN: &[u8] = b"user.privicore.";
 pub(super) const EXTENSION: &[u8] = b"user.privicore.extension";
 
 /// Computed attributes of a committed file.
-const COMPUTED: [&[u8]; 6] = [
+const COMPUTED: [&[u8]; 7] = [
     b"user.privicore.token",
     b"user.privicore.state",
+    b"user.privicore.pool",
     b"user.privicore.context",
     b"user.privicore.file_name",
     b"user.privicore.size",
@@ -74,6 +75,7 @@ impl Vfs {
         let text = match name {
             b"user.privicore.token" => token.map(|t| t.as_str().to_owned()),
             b"user.privicore.state" => Some(self.state_text(inode)),
+            b"user.privicore.pool" => self.approvals.of(inode.ino).and_then(|hold| hold.pool()),
             b"user.privicore.size" => token.map(|_| inode.content.size.to_string()),
             b"user.privicore.context" => {
                 token.map(|_| known.map_or_else(|| self.meta_names(inode).1, |k| k.1.clone()))
@@ -94,6 +96,9 @@ impl Vfs {
     }
 
     fn state_text(&self, inode: &Inode) -> String {
+        if self.approvals.of(inode.ino).is_some() {
+            return "awaiting-approval".into();
+        }
         if let Some(body) = self.find_body(inode.ino) {
             let state = body.state.read();
             if let Some(failure) = &state.failure {

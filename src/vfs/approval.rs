@@ -1,0 +1,213 @@
+//! Files whose operation waits for a vote.
+//!
+//! Invariants
+//! * Waiting occupies nothing but the caller: no permit, no buffer, no place among the
+//!   uploads. The store fails a held call at once, and what waits, waits here.
+//! * One vote per content. A put that is held is made again under the same mark, and the
+//!   store gives its outcome; until then the file is not read or sealed again. Its content
+//!   is known by the very [`Body`] and its generation: the body is kept in memory as long.
+//! * The mark of a held put stays alive until its vote is over, so that housekeeping does
+//!   not take it for settled; what it stored for a content that has changed meanwhile is
+//!   then deleted by its mark, like any remains.
+//! * Once a read has been held, nothing is fetched ahead of its reader any more: nobody is
+//!   asked to vote about what nobody reads.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::body::Body;
+use super::error::{VfsError, VfsResult};
+use super::status::LiveMark;
+use super::{Ino, Vfs};
+use crate::store::{Hold, StoreError};
+
+/// How long a call that a vote has refused is not made again by itself.
+pub(super) const AFTER_REFUSAL: Duration = Duration::from_secs(3600);
+
+/// Which payload of a file: a part, or the one that stands for all of it.
+pub(super) type Slot = Option<u64>;
+
+/// A put that is held.
+struct HeldPut {
+    hold: Arc<Hold>,
+    mark: LiveMark,
+    body: Arc<Body>,
+    generation: u64,
+}
+
+impl HeldPut {
+    /// Whether its content is still wanted in the vault.
+    fn is_current(&self) -> bool {
+        let state = self.body.state.read();
+        state.dirty && !state.discarded && state.generation == self.generation
+    }
+}
+
+/// What waits for votes.
+#[derive(Default)]
+pub(super) struct Approvals {
+    files: Mutex<HashMap<Ino, Arc<Hold>>>,
+    puts: Mutex<HashMap<Ino, HashMap<Slot, HeldPut>>>,
+    reads_are_held: AtomicBool,
+}
+
+impl Approvals {
+    /// Notes that an operation on a file is held.
+    pub(super) fn note(&self, ino: Ino, hold: &Arc<Hold>) {
+        if hold.operation() == "get" {
+            self.reads_are_held.store(true, Ordering::Relaxed);
+        }
+        let mut files = self.files.lock();
+        files.retain(|_, hold| !hold.is_settled());
+        files.insert(ino, Arc::clone(hold));
+    }
+
+    /// What a file waits for.
+    pub(super) fn of(&self, ino: Ino) -> Option<Arc<Hold>> {
+        let mut files = self.files.lock();
+        let hold = files.get(&ino)?.clone();
+        if hold.is_settled() {
+            files.remove(&ino);
+            return None;
+        }
+        Some(hold)
+    }
+
+    /// All files that wait.
+    pub(super) fn all(&self) -> Vec<(Ino, Arc<Hold>)> {
+        let files = self.files.lock();
+        let waiting = files.iter().filter(|(_, hold)| !hold.is_settled());
+        waiting.map(|(ino, hold)| (*ino, Arc::clone(hold))).collect()
+    }
+
+    /// Whether reads may be held, so that reading ahead would ask for votes.
+    pub(super) fn reads_are_held(&self) -> bool {
+        self.reads_are_held.load(Ordering::Relaxed)
+    }
+
+    /// The mark under which this very content was put and held, if it was.
+    pub(super) fn resume(&self, body: &Arc<Body>, slot: Slot, generation: u64) -> Option<LiveMark> {
+        let mut puts = self.puts.lock();
+        let of_file = puts.get_mut(&body.ino)?;
+        let held = of_file.get(&slot)?;
+        if !Arc::ptr_eq(&held.body, body) || held.generation != generation {
+            return None;
+        }
+        let held = of_file.remove(&slot)?;
+        if of_file.is_empty() {
+            puts.remove(&body.ino);
+        }
+        Some(held.mark)
+    }
+
+    /// Keeps the mark of a put that is held.
+    pub(super) fn keep(
+        &self,
+        (body, slot, generation): (&Arc<Body>, Slot, u64),
+        mark: LiveMark,
+        hold: Arc<Hold>,
+    ) {
+        let held = HeldPut { hold, mark, body: Arc::clone(body), generation };
+        self.puts.lock().entry(body.ino).or_default().insert(slot, held);
+    }
+
+    /// Forgets puts whose vote is over and whose content is not wanted any more: their
+    /// remains may be looked for. Gives the contents that need not be kept for them.
+    pub(super) fn forget_obsolete(&self) -> Vec<Arc<Body>> {
+        let mut let_go = Vec::new();
+        self.puts.lock().retain(|_, of_file| {
+            of_file.retain(|_, held| {
+                let keep = !held.hold.is_settled() || held.is_current();
+                if !keep {
+                    let_go.push(Arc::clone(&held.body));
+                }
+                keep
+            });
+            !of_file.is_empty()
+        });
+        let_go
+    }
+
+    /// A put of this file whose vote is not over.
+    fn open_put(&self, ino: Ino) -> Option<Arc<Hold>> {
+        let puts = self.puts.lock();
+        let open = puts.get(&ino)?.values().find(|held| !held.hold.is_settled());
+        open.map(|held| Arc::clone(&held.hold))
+    }
+}
+
+/// The hold of an error, if a vote is what it is about.
+pub(super) fn hold_of(error: &StoreError) -> Option<&Arc<Hold>> {
+    error.hold.as_ref().filter(|_| error.kind == crate::store::StoreErrorKind::AwaitingApproval)
+}
+
+impl Vfs {
+    /// If `done` says that a vote holds an operation on this file, waits for the vote until
+    /// `limit`, and then fails with [`VfsError::AwaitingApproval`]: it may be tried again.
+    pub(super) async fn await_vote<T>(
+        &self,
+        ino: Ino,
+        limit: Instant,
+        done: &VfsResult<T>,
+    ) -> VfsResult<()> {
+        let Err(VfsError::AwaitingApproval { what, hold }) = done else { return Ok(()) };
+        self.approvals.note(ino, hold);
+        timeout_at(limit, hold.settled()).await.map_err(|_| {
+            let (what, hold) = (what.clone(), Arc::clone(hold));
+            VfsError::AwaitingApproval { what, hold }
+        })
+    }
+
+    /// Fails while a put of this file waits for a vote: another content would need another.
+    pub(super) fn check_no_open_put(&self, ino: Ino) -> VfsResult<()> {
+        match self.approvals.open_put(ino) {
+            None => Ok(()),
+            Some(hold) => Err(VfsError::AwaitingApproval { what: self.name_of(ino), hold }),
+        }
+    }
+
+    /// Uploads a file again once its vote is over.
+    pub(super) fn upload_when_settled(self: &Arc<Self>, ino: Ino, bytes: u64, hold: Arc<Hold>) {
+        let this = Arc::downgrade(self);
+        self.spawn(async move {
+            hold.settled().await;
+            if let Some(this) = this.upgrade()
+                && this.queue.holds(ino)
+            {
+                this.queue.set(ino, bytes, Duration::ZERO);
+            }
+        });
+    }
+
+    /// Publishes, but waits for a vote about the catalog no longer than the configured time.
+    pub(super) async fn publish_patiently(self: &Arc<Self>) -> VfsResult<()> {
+        let limit = Instant::now() + self.config.approval_timeout;
+        let held = |hold| VfsError::AwaitingApproval { what: "catalog".into(), hold };
+        if let Some(hold) = self.remote.held()
+            && timeout_at(limit, hold.settled()).await.is_err()
+        {
+            return Err(held(hold));
+        }
+        // Goes on by itself: a segment that is on its way is not cut off.
+        let this = self.clone();
+        let mut publishing = tokio::spawn(async move { this.publish_now().await });
+        loop {
+            if let Ok(done) = timeout(LOOK_AT_HOLD, &mut publishing).await {
+                return done.unwrap_or_else(|_| Err(VfsError::Closing { what: "catalog".into() }));
+            }
+            if let Some(hold) = self.remote.held()
+                && Instant::now() >= limit
+            {
+                return Err(held(hold));
+            }
+        }
+    }
+}
+
+/// How often a publication that takes long is looked at.
+const LOOK_AT_HOLD: Duration = Duration::from_secs(1);
