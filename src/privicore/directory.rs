@@ -11,6 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::client::Client;
+use super::devices::IDENTIFIERS;
 use super::http::{Call, CallBody, encode};
 use super::optional::{incomplete, map};
 use super::reply::{created, field};
@@ -362,10 +363,8 @@ fn invitation(json: &Value) -> Option<DirectoryInvitation> {
 }
 
 fn device(json: &Value) -> Option<DirectoryDevice> {
-    // Every name of C.5.
-    let names = ["deviceIdentifier", "deviceUniqueIdentifier", "deviceId", "device-identifier"];
     Some(DirectoryDevice {
-        identifier: field(json, &names)?,
+        identifier: field(json, &IDENTIFIERS)?,
         name: field(json, &["name", "deviceName"]),
         profile: field(json, &["profileId", "profile"]),
         username: field(json, &["username"]),

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
+use super::forms::Forms;
+
 /// Whether the service takes something; unknown until it was tried.
 #[derive(Debug, Default)]
 pub(super) struct Taken(AtomicU8);
@@ -55,6 +57,8 @@ pub(super) struct Learned {
     pub(super) keeps_token: Taken,
     /// That this service announces what is ready downstream (D.6).
     pub(super) announces: Taken,
+    /// Which form of a call with several it knows (C.12).
+    pub(super) forms: Forms,
     /// Page size of a listing.
     pub(super) per_page: AtomicU32,
     /// Whether the absence of storage devices was reported.
@@ -72,6 +76,7 @@ impl Default for Learned {
             filters: Taken::default(),
             keeps_token: Taken::default(),
             announces: Taken::default(),
+            forms: Forms::default(),
             per_page: AtomicU32::new(100),
             told_no_storage: AtomicBool::new(false),
         }

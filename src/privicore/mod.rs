@@ -4,6 +4,8 @@
 //! ```text
 //! put, get, tokens      the flows: store, fetch, delete / meta / risk / list
 //! oauth, directory, statistics    optional     calls that a service may not offer
+//! devices, authenticators, policies, voting    forms     who decides, and calls that the
+//!                       sources know in several forms
 //! account    storage    what commands ask: profile, keys, authorization; storage devices
 //! client                authenticated calls, commands and their acknowledgements
 //! session    channel    the authorization token; the WebSocket and its owner task
@@ -21,10 +23,13 @@
 //! and what a service refuses once is not sent again in the same session (`learned`).
 
 mod account;
+mod authenticators;
 mod channel;
 mod client;
 mod config;
+mod devices;
 mod directory;
+mod forms;
 mod get;
 mod holds;
 mod http;
@@ -32,6 +37,7 @@ mod learned;
 mod listing;
 mod oauth;
 mod optional;
+mod policies;
 mod push;
 mod put;
 mod register;
@@ -42,16 +48,24 @@ mod session;
 mod statistics;
 mod storage;
 mod tokens;
+mod voting;
 
 pub use crate::protocol::time::{format_rfc3339, parse_rfc3339};
 pub use account::{PublicKey, QrToken, Whoami};
+pub use authenticators::{Strategy, VotingRules};
 pub use channel::ChannelState;
 pub use client::Client;
 pub use config::ClientConfig;
+pub use devices::{Approval, Device, DeviceConfiguration};
 pub use directory::{Directory, DirectoryDevice, DirectoryInvitation, DirectoryUser};
 pub use oauth::{AccessToken, AuthorizationCode, OauthApplication, OauthCredentials};
+pub use policies::{NewPolicy, Policy, PolicyEvent, PolicyTemplate};
 pub use reply::Authorization;
 pub use secret::Secret;
 pub use statistics::{TransactionCounts, TransactionStatistics};
 pub use storage::StorageDevice;
 pub use tokens::MetaChange;
+pub use voting::{
+    Ballot, NewVotingConfiguration, NewVotingPool, Vote, VotingConfiguration,
+    VotingConfigurationChange, VotingPool,
+};

@@ -203,7 +203,8 @@ impl Client {
 }
 
 impl OauthCredentials {
-    fn basic(&self) -> Secret {
+    /// `base64(client_id:client_secret)`.
+    pub(super) fn basic(&self) -> Secret {
         let both = Secret::new(format!("{}:{}", self.client_id, self.client_secret.expose()));
         Secret::new(STANDARD.encode(both.expose()))
     }

@@ -86,7 +86,7 @@ pub(super) fn asking(operation: &'static str, path: &'static str, fields: &[(&st
 
 /// A missing route and a missing record are both 404 (B.4): only a key such as
 /// `directory.not_found` tells that the call is there and what it names is not.
-fn is_about_a_record(reply: &Reply) -> bool {
+pub(super) fn is_about_a_record(reply: &Reply) -> bool {
     let key = reply.json().and_then(|json| field(&json, &["error"])).unwrap_or_default();
     match key.split_once('.') {
         Some((what, how)) => how.ends_with("not_found") && !["record", "route"].contains(&what),
@@ -102,7 +102,8 @@ fn plainly(error: StoreError) -> StoreError {
     }
 }
 
-fn not_offered(operation: &'static str) -> StoreError {
+/// The error of a call that the service does not know.
+pub(super) fn not_offered(operation: &'static str) -> StoreError {
     let what = format!("the service does not offer this call ({operation})");
     StoreError::new(StoreErrorKind::Unsupported, operation, what)
 }

@@ -66,7 +66,7 @@ impl Reply {
         }
     }
 
-    fn bare_text(&self) -> Option<String> {
+    pub(super) fn bare_text(&self) -> Option<String> {
         let text = std::str::from_utf8(&self.body).ok()?.trim();
         let plain = !text.is_empty() && text.len() <= 128;
         (plain && text.bytes().all(|b| b.is_ascii_graphic() && !b"<>{}[]\"".contains(&b)))

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::account::is_unknown_route;
 use super::client::Client;
+use super::devices::IDENTIFIERS;
 use super::http::Call;
 use super::reply::{created, field, list_of};
 use crate::protocol::{old_path, path};
@@ -80,8 +81,7 @@ impl Client {
 }
 
 fn device(json: &Value) -> Option<StorageDevice> {
-    let names = ["deviceIdentifier", "deviceUniqueIdentifier", "deviceId", "device-identifier"];
-    let identifier = field(json, &names).or_else(|| json.as_str().map(str::to_owned))?;
+    let identifier = field(json, &IDENTIFIERS).or_else(|| json.as_str().map(str::to_owned))?;
     let approved = match json.get("approved") {
         Some(Value::Bool(approved)) => Some(*approved),
         Some(Value::Number(number)) => Some(number.as_i64() != Some(0)),
@@ -104,8 +104,7 @@ mod tests {
     #[test]
     fn identifiers_are_found_under_every_name() {
         let named = |json: Value| device(&json).map(|device| device.identifier);
-        for name in ["deviceIdentifier", "deviceUniqueIdentifier", "deviceId", "device-identifier"]
-        {
+        for name in IDENTIFIERS {
             assert_eq!(named(json!({ name: "d", "name": "x" })).as_deref(), Some("d"), "{name}");
         }
         assert_eq!(named(json!("d")).as_deref(), Some("d"));
