@@ -132,7 +132,7 @@ impl Machine {
         let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
         let paths = Paths::new(&key.key_id());
         let store: Arc<dyn Store> = store.clone();
-        Self { remote: Remote { tree, store, cipher, keys, env, paths }, _dir: dir }
+        Self { remote: Remote::new(tree, store, cipher, keys, env, paths), _dir: dir }
     }
 
     fn tree(&self) -> &Tree {

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use super::account::AccountCommand;
+use super::pending::PendingArgs;
 use super::storage::StorageCommand;
 use super::token::TokenCommand;
 use crate::config::Layer;
@@ -38,6 +39,8 @@ pub(super) enum Command {
     Sync(SyncArgs),
     /// Show the state of a mount, or of all
     Status(StatusArgs),
+    /// Show what waits for a vote, for how long and on whom
+    Pending(PendingArgs),
     /// Keys
     #[command(subcommand)]
     Key(KeyCommand),

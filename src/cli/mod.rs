@@ -15,6 +15,7 @@ mod kept;
 mod key;
 mod mount;
 mod output;
+mod pending;
 mod progress;
 mod prompt;
 mod session;
@@ -109,6 +110,7 @@ pub fn run() -> ExitCode {
         Command::Umount(args) => drain::umount(&args, &output),
         Command::Sync(args) => drain::sync(&args, &output),
         Command::Status(args) => status::run(&args, &output),
+        Command::Pending(args) => pending::run(&args, &output),
         Command::Key(KeyCommand::Generate { file }) => key::generate(&file, &output),
         Command::Engine(args) => engine::run(&args, &output),
         Command::Account(command) => account::run(*command, &output),

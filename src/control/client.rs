@@ -86,7 +86,17 @@ impl Connection {
         match self.receive()? {
             Reply::Status { status } => Ok(status),
             Reply::Failed(failure) => Err(ControlError::Failed(failure)),
-            Reply::Progress(_) | Reply::Done => Err(ControlError::Confused),
+            _ => Err(ControlError::Confused),
+        }
+    }
+
+    /// Asks what waits for a vote.
+    pub fn pending(mut self) -> Result<Vec<serde_json::Value>, ControlError> {
+        self.send(Request::Pending)?;
+        match self.receive()? {
+            Reply::Pending { pending } => Ok(pending),
+            Reply::Failed(failure) => Err(ControlError::Failed(failure)),
+            _ => Err(ControlError::Confused),
         }
     }
 
@@ -102,7 +112,9 @@ impl Connection {
                 Reply::Progress(now) => progress(now),
                 Reply::Done => return Ok(()),
                 Reply::Failed(failure) => return Err(ControlError::Failed(failure)),
-                Reply::Status { .. } => return Err(ControlError::Confused),
+                Reply::Status { .. } | Reply::Pending { .. } => {
+                    return Err(ControlError::Confused);
+                }
             }
         }
     }

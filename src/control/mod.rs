@@ -32,6 +32,8 @@ pub const HEARTBEAT: Duration = Duration::from_millis(500);
 pub enum Request {
     /// The state of the mount, once.
     Status,
+    /// What waits for a vote, once.
+    Pending,
     /// Wait until everything written so far is in the vault.
     Sync {
         /// Give up after this many seconds; `None`: wait as long as it takes.
@@ -55,6 +57,11 @@ pub enum Reply {
     Status {
         /// Fields as the command line documents them.
         status: serde_json::Value,
+    },
+    /// The whole answer to [`Request::Pending`].
+    Pending {
+        /// One object each, with fields as the command line documents them.
+        pending: Vec<serde_json::Value>,
     },
     /// Still waiting.
     Progress(Progress),

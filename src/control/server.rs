@@ -28,6 +28,8 @@ pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
 pub trait Mounted: Send + Sync + 'static {
     /// The status object.
     fn status(&self) -> serde_json::Value;
+    /// What waits for a vote; may ask the service on whom.
+    fn pending(&self) -> BoxFuture<'static, Vec<serde_json::Value>>;
     /// Brings everything into the vault.
     fn sync(
         &self,
@@ -138,6 +140,10 @@ async fn converse(stream: UnixStream, mounted: &dyn Mounted) -> io::Result<()> {
     timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
     match serde_json::from_str(&line) {
         Ok(Request::Status) => send(&mut writer, &Reply::Status { status: mounted.status() }).await,
+        Ok(Request::Pending) => {
+            let pending = mounted.pending().await;
+            send(&mut writer, &Reply::Pending { pending }).await
+        }
         Ok(Request::Sync { timeout_secs }) => {
             let within = timeout_secs.map(Duration::from_secs);
             stream_progress(&mut writer, |sink| mounted.sync(within, sink)).await

@@ -20,6 +20,10 @@ impl Mounted for Fake {
         serde_json::json!({"mountpoint": "/mnt/x", "pid": 7})
     }
 
+    fn pending(&self) -> BoxFuture<'static, Vec<serde_json::Value>> {
+        Box::pin(async { vec![serde_json::json!({"operation": "get", "pool": "p"})] })
+    }
+
     fn sync(
         &self,
         timeout: Option<Duration>,

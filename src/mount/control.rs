@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::backend::Vault;
 use super::config::MountConfig;
+use super::pending;
 use crate::control::{Failure, FailureKind, Mounted, Progress, ProgressSink};
 use crate::fuse::Session;
 use crate::privicore::Client;
@@ -165,6 +166,10 @@ impl Mounted for Arc<Controls> {
             all.extend(below);
         }
         status
+    }
+
+    fn pending(&self) -> BoxFuture<'static, Vec<Value>> {
+        Box::pin(pending::list(Arc::clone(&self.client), self.vfs.waiting()))
     }
 
     fn sync(

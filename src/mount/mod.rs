@@ -25,6 +25,7 @@ mod daemon;
 mod embedded;
 mod error;
 mod local;
+mod pending;
 mod serve;
 
 pub use backend::EmbeddedVault;

@@ -212,10 +212,7 @@ mod tests {
         assert_eq!(ack(json!(1), json!("in flight")), Push::Nothing);
         assert_eq!(ack(json!(2), json!("done")), told(Ack::Done));
         assert_eq!(ack(json!("2"), json!(null)), told(Ack::Done));
-        assert_eq!(
-            ack(json!(3), json!("profile.not_an_owner")),
-            rejected("profile.not_an_owner")
-        );
+        assert_eq!(ack(json!(3), json!("profile.not_an_owner")), rejected("profile.not_an_owner"));
         assert_eq!(ack(json!(3), json!({"message": "no"})), rejected("no"));
         assert_eq!(ack(json!(4), json!(null)), Push::Nothing);
         let named = json!({"message": "awaiting approval", "poolId": "p"});

@@ -97,7 +97,9 @@ impl Store for Client {
 fn unexpected(operation: &'static str, result: StoreResult<Outcome>) -> StoreError {
     match result {
         Err(error) => error,
-        Ok(_) => StoreError::new(StoreErrorKind::Protocol, operation, "the outcome of another call"),
+        Ok(_) => {
+            StoreError::new(StoreErrorKind::Protocol, operation, "the outcome of another call")
+        }
     }
 }
 

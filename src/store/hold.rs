@@ -5,16 +5,18 @@
 //! by its mark, everything else by its token) and asks for no second vote.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// One held operation.
 #[derive(Debug)]
 pub struct Hold {
     operation: &'static str,
     since: SystemTime,
+    began: Instant,
     pool: Mutex<Option<String>>,
     over: watch::Receiver<()>,
 }
@@ -30,7 +32,13 @@ impl Hold {
     /// A hold that lasts as long as the other side lives.
     pub fn begin(operation: &'static str, pool: Option<String>, since: SystemTime) -> Holding {
         let (end, over) = watch::channel(());
-        let hold = Arc::new(Self { operation, since, pool: Mutex::new(pool), over });
+        let hold = Arc::new(Self {
+            operation,
+            since,
+            began: Instant::now(),
+            pool: Mutex::new(pool),
+            over,
+        });
         Holding { hold, _over: end }
     }
 
@@ -42,6 +50,11 @@ impl Hold {
     /// When it was first known to be held.
     pub fn since(&self) -> SystemTime {
         self.since
+    }
+
+    /// For how long.
+    pub fn lasted(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The voting pool, where the service named it; with several policies, the latest.

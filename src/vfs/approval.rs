@@ -17,17 +17,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::body::Body;
+use super::body::{Body, Need};
 use super::error::{VfsError, VfsResult};
 use super::status::LiveMark;
 use super::{Ino, Vfs};
-use crate::store::{Hold, StoreError};
+use crate::store::{Hold, StoreError, Token};
 
 /// How long a call that a vote has refused is not made again by itself.
 pub(super) const AFTER_REFUSAL: Duration = Duration::from_secs(3600);
+
+/// The kernel reads a page again that it could not read ahead: for this long, that is not
+/// taken for somebody who tries again, who would wait again or open another vote.
+const REPEATED: Duration = Duration::from_secs(1);
 
 /// Which payload of a file: a part, or the one that stands for all of it.
 pub(super) type Slot = Option<u64>;
@@ -53,6 +58,7 @@ impl HeldPut {
 pub(super) struct Approvals {
     files: Mutex<HashMap<Ino, Arc<Hold>>>,
     puts: Mutex<HashMap<Ino, HashMap<Slot, HeldPut>>>,
+    failed: Mutex<HashMap<Ino, (Instant, VfsError)>>,
     reads_are_held: AtomicBool,
 }
 
@@ -76,6 +82,20 @@ impl Approvals {
             return None;
         }
         Some(hold)
+    }
+
+    /// Notes that a read failed for want of an approval.
+    fn note_failed(&self, ino: Ino, error: &VfsError) {
+        let mut failed = self.failed.lock();
+        failed.retain(|_, (at, _)| at.elapsed() < REPEATED);
+        failed.insert(ino, (Instant::now(), error.clone()));
+    }
+
+    /// The failure that a read would only repeat.
+    fn just_failed(&self, ino: Ino) -> Option<VfsError> {
+        let (at, error) = self.failed.lock().get(&ino)?.clone();
+        let over = matches!(&error, VfsError::AwaitingApproval { hold, .. } if hold.is_settled());
+        (!over && at.elapsed() < REPEATED).then_some(error)
     }
 
     /// All files that wait.
@@ -155,12 +175,46 @@ impl Vfs {
         limit: Instant,
         done: &VfsResult<T>,
     ) -> VfsResult<()> {
-        let Err(VfsError::AwaitingApproval { what, hold }) = done else { return Ok(()) };
+        let (what, hold) = match done {
+            Err(VfsError::AwaitingApproval { what, hold }) => (what, hold),
+            _ => return Ok(()),
+        };
         self.approvals.note(ino, hold);
         timeout_at(limit, hold.settled()).await.map_err(|_| {
             let (what, hold) = (what.clone(), Arc::clone(hold));
             VfsError::AwaitingApproval { what, hold }
         })
+    }
+
+    /// The files that wait for votes, by their paths.
+    pub fn waiting(&self) -> Vec<(String, Arc<Hold>)> {
+        let waiting = self.approvals.all().into_iter();
+        waiting.map(|(ino, hold)| (self.name_of(ino), hold)).collect()
+    }
+
+    /// Fetches what a reader needs, and waits for a vote about it for the configured time.
+    pub(super) async fn satisfy_approved(
+        &self,
+        ino: Ino,
+        need: Need,
+        held: &mut Vec<(Token, Bytes)>,
+    ) -> VfsResult<()> {
+        if let Some(error) = self.approvals.just_failed(ino) {
+            return Err(error);
+        }
+        let limit = Instant::now() + self.config.approval_timeout;
+        loop {
+            let done = self.satisfy_now(ino, need.clone(), held).await;
+            let waited = self.await_vote(ino, limit, &done).await;
+            match (waited, done) {
+                (Ok(()), Err(VfsError::AwaitingApproval { .. })) => {}
+                (Err(error), _) | (_, Err(error @ VfsError::Denied { .. })) => {
+                    self.approvals.note_failed(ino, &error);
+                    return Err(error);
+                }
+                (_, done) => return done,
+            }
+        }
     }
 
     /// Fails while a put of this file waits for a vote: another content would need another.

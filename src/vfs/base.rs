@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use super::body::{Need, pieces};
 use super::error::{VfsError, VfsResult};
@@ -164,13 +163,9 @@ impl Vfs {
         need: Need,
         held: &mut Vec<(Token, Bytes)>,
     ) -> VfsResult<()> {
-        let limit = Instant::now() + self.config.approval_timeout;
-        loop {
-            let done = self.satisfy_now(ino, need.clone(), held).await;
-            self.await_vote(ino, limit, &done).await?;
-            if !matches!(done, Err(VfsError::AwaitingApproval { .. })) {
-                return done;
-            }
+        match need {
+            Need::Thaw => self.satisfy_now(ino, need, held).await,
+            Need::Content(_) | Need::Manifest(_) => self.satisfy_approved(ino, need, held).await,
         }
     }
 

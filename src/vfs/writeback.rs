@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::body::{Body, State};
 use super::approval::AFTER_REFUSAL;
+use super::body::{Body, State};
 use super::error::{VfsError, VfsResult};
 use super::{Ino, Vfs};
 

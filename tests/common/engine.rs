@@ -186,7 +186,7 @@ impl Engine {
         self.command(path, Some(&session), &fields);
     }
 
-    fn authenticate(&self, login: &Login) -> String {
+    pub(super) fn authenticate(&self, login: &Login) -> String {
         let fields = [("username", login.username.as_str()), ("password", login.password.as_str())];
         let reply = self.post("/profile/authenticate", None, &fields);
         reply.json()["authorizationToken"].as_str().unwrap().to_owned()
@@ -219,7 +219,7 @@ impl Engine {
         found
     }
 
-    fn post(&self, path: &str, token: Option<&str>, fields: &[(&str, &str)]) -> Reply {
+    pub(super) fn post(&self, path: &str, token: Option<&str>, fields: &[(&str, &str)]) -> Reply {
         let mut headers = vec![("Content-Type", "application/x-www-form-urlencoded")];
         headers.extend(token.map(|token| ("X-DPT-AUTHORIZATION", token)));
         let body = http::form(fields);
@@ -228,9 +228,19 @@ impl Engine {
         reply
     }
 
-    /// A command, polled until it has succeeded.
-    fn command(&self, path: &str, token: Option<&str>, fields: &[(&str, &str)]) {
+    /// A command, polled until it has succeeded; its id.
+    pub(super) fn command(
+        &self,
+        path: &str,
+        token: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> String {
         let reply = self.post(path, token, fields);
+        self.succeeded(path, &reply)
+    }
+
+    /// Polls the command of a reply until it has succeeded; its id.
+    pub(super) fn succeeded(&self, path: &str, reply: &Reply) -> String {
         let id = reply.header("x-dpt-cab-id").unwrap().to_owned();
         process::eventually(path, PATIENCE, || {
             let path = format!("/request-status/{id}");
@@ -238,6 +248,7 @@ impl Engine {
             assert!(reply.status < 300, "{path}: {reply:?}");
             reply.status == 200
         });
+        id
     }
 }
 

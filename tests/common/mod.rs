@@ -19,6 +19,7 @@
 
 pub(crate) mod acting;
 pub(crate) mod attributes;
+pub(crate) mod board;
 pub(crate) mod content;
 pub(crate) mod desk;
 pub(crate) mod engine;
