@@ -8,16 +8,25 @@ mod client_support;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use client_support::Bench;
 use privicorefs::engine::{CommandBody, Fault, FaultPlan, Rule, Shape, When};
+use privicorefs::env::Env;
 use privicorefs::privicore::{
     Approval, Client, DeviceConfiguration, NewPolicy, NewVotingConfiguration, NewVotingPool,
     OauthCredentials, Strategy, Vote, VotingConfigurationChange, VotingPool,
 };
 use privicorefs::protocol::governance::{old_path, path};
 use privicorefs::store::{StoreError, StoreErrorKind, StoreResult};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
 const APPROVED: Option<Approval> = Some(Approval::Approved);
@@ -318,6 +327,115 @@ async fn a_service_without_any_of_it_says_so_in_one_line() {
         bench.no_faults();
         client.close().await;
     }
+    bench.end().await;
+}
+
+/// A client whose calls go through `answer`, which is given a call (with its query) and its
+/// body; what it does not answer, the engine does.
+async fn through(
+    bench: &Bench,
+    answer: impl Fn(&str, &str) -> Option<Response> + Send + Sync + 'static,
+) -> Arc<Client> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (answer, http) = (Arc::new(answer), reqwest::Client::builder().no_proxy().build().unwrap());
+    let engine = bench.engine.api_url();
+    let router = Router::new().fallback(move |request: Request| {
+        let (answer, http, engine) = (Arc::clone(&answer), http.clone(), engine.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            let line = format!("{} {}", parts.method, parts.uri);
+            if let Some(reply) = answer(&line, &String::from_utf8_lossy(&body)) {
+                return reply;
+            }
+            let url = format!("{engine}{}", parts.uri);
+            let mut forward = http.request(parts.method, url).body(body);
+            for name in ["content-type", "x-dpt-authorization"] {
+                if let Some(value) = parts.headers.get(name) {
+                    forward = forward.header(name, value);
+                }
+            }
+            let reply = forward.send().await.unwrap();
+            let mut made = Response::builder().status(reply.status());
+            if let Some(id) = reply.headers().get("x-dpt-cab-id") {
+                made = made.header("x-dpt-cab-id", id);
+            }
+            let body: Bytes = reply.bytes().await.unwrap();
+            made.body(body.into()).unwrap()
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let mut config = bench.config.clone();
+    config.api_url = format!("http://{address}").parse().unwrap();
+    Client::connect(config, Env::system()).await.unwrap()
+}
+
+fn said(value: &Value) -> Option<Response> {
+    Some(value.to_string().into_response())
+}
+
+fn refuses(field: &str) -> Option<Response> {
+    let value = json!({ "message": "Parameter Error", "errors": { field: ["extra field"] } });
+    Some((StatusCode::UNPROCESSABLE_ENTITY, value.to_string()).into_response())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_other_names_and_other_forms_is_understood() {
+    let bench = Bench::new().await;
+    let device = pending(&bench.client, "phone").await;
+    let asked = device.clone();
+    let client =
+        through(&bench, move |line, body| match line.split_once('?').unwrap_or((line, "")) {
+            // Two pages, with the names of the vendor's own client.
+            ("GET /device/retrieve-profile-devices", query) => {
+                let second = query.contains("page=2");
+                let id = if second { "second" } else { asked.as_str() };
+                let item =
+                    json!({"deviceUniqueIdentifier": id, "name": "n", "approved": 1, "score": 0});
+                let items = if query.contains("page=3") { json!([]) } else { json!([item]) };
+                said(&json!({"items": items, "meta": {"perPage": 1}}))
+            }
+            ("POST /device/retrieve-unique-identifier", _) => said(&json!(asked)),
+            ("POST /device/approve-device", _) if body.contains("deviceIdentifier") => {
+                refuses("deviceIdentifier")
+            }
+            ("POST /policy/register", _) if body.contains("votingConfigurationId") => {
+                refuses("votingConfigurationId")
+            }
+            // An array that PHP has filtered.
+            ("GET /policy/list-active-policies", _) => said(&json!({"1": {"id": 7, "name": "n"}})),
+            ("POST /voting/create", _) => said(&json!({"poll_id": "p-1"})),
+            ("GET /voting/check-pool-status/p-1", _) => said(&json!("open")),
+            ("GET /voting/list-pools", _) => said(&json!({"data": [
+                {"pollId": "p-1", "status": "OPEN"}, {"pollId": "p-2", "status": "approved"},
+            ]})),
+            ("GET /verified-authenticator/list-verified-authenticator", _) => said(&json!(["d-1"])),
+            ("GET /verified-authenticator/retrieve-strategy", _) => said(&json!("consensus")),
+            _ => None,
+        })
+        .await;
+    let listed = client.devices().await.unwrap();
+    let found: Vec<_> =
+        listed.iter().map(|found| (found.identifier.as_str(), found.approval)).collect();
+    assert_eq!(found, [(device.as_str(), APPROVED), ("second", APPROVED)]);
+    assert_eq!(client.requested_device("c-1").await.unwrap().identifier, device);
+    client.approve_device(&device).await.unwrap();
+    assert_eq!(bench.client.devices().await.unwrap()[1].approval, APPROVED);
+    let made = client.register_voting_configuration(&board(Strategy::Unanimous, &[])).await;
+    let made = made.unwrap().unwrap();
+    let policy = client.register_policy(&gate()).await.unwrap().unwrap();
+    assert_eq!(policy.voting, made.id, "under the name of the field that it takes");
+    let active = client.policies(Some(true)).await.unwrap();
+    assert_eq!((active[0].id.as_str(), active[0].active), ("7", Some(true)));
+    assert_eq!(client.create_voting_pool(&question("t")).await.unwrap(), "p-1");
+    assert_eq!(client.voting_pool("p-1").await.unwrap().status.as_deref(), Some("open"));
+    let open = client.voting_pools(Some("open")).await.unwrap();
+    assert_eq!((open.len(), open[0].id.as_str()), (1, "p-1"));
+    assert_eq!(client.authenticators().await.unwrap()[0].identifier, "d-1");
+    assert_eq!(client.voting_rules().await.unwrap().strategy, Some(Strategy::Consensus));
+    client.close().await;
     bench.end().await;
 }
 

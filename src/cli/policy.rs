@@ -164,7 +164,11 @@ fn list(active: Option<bool>, plain: &Plain, output: &Output) -> anyhow::Result<
                 policy.id.clone(),
             ]
         })?;
-        list.end("no policy: nothing waits for a vote")?;
+        list.end(match active {
+            None => "no policy: nothing waits for a vote",
+            Some(true) => "no policy is in force: nothing waits for a vote",
+            Some(false) => "no policy that is not in force",
+        })?;
         Ok(Exit::Done)
     })
 }
