@@ -54,10 +54,10 @@ pub(super) enum DeviceCommand {
     Approve(OneDevice),
     /// Reject a pending device
     Reject(OneDevice),
-    /// Write what an approved device is set up with to a private file
+    /// Show what an approved device is set up with, or write it to a private file
     ///
-    /// It holds the device's secrets: whoever has it can act as the device. They are never
-    /// printed.
+    /// The file holds the device's secrets too, which are never printed: whoever has it can
+    /// act as the device.
     Configuration {
         #[command(flatten)]
         one: OneDevice,
