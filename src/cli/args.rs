@@ -7,9 +7,14 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use super::account::AccountCommand;
+use super::authenticator::AuthenticatorCommand;
+use super::ballot::VoteArgs;
+use super::device::DeviceCommand;
 use super::pending::PendingArgs;
+use super::policy::PolicyCommand;
 use super::storage::StorageCommand;
 use super::token::TokenCommand;
+use super::voting::VotingCommand;
 use crate::config::Layer;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not mounted, \
@@ -45,7 +50,7 @@ pub(super) enum Command {
     #[command(subcommand)]
     Key(KeyCommand),
     /// Run the embedded engine by itself, in the foreground
-    Engine(EngineArgs),
+    Engine(Box<EngineArgs>),
     /// Profile, login and public key at the service
     #[command(subcommand)]
     Account(Box<AccountCommand>),
@@ -55,6 +60,18 @@ pub(super) enum Command {
     /// Storage devices
     #[command(subcommand)]
     Storage(Box<StorageCommand>),
+    /// Devices of the profile
+    #[command(subcommand)]
+    Device(Box<DeviceCommand>),
+    /// The devices that vote, and how their votes decide
+    #[command(subcommand)]
+    Authenticator(Box<AuthenticatorCommand>),
+    /// Votes: what waits for them, and who casts them
+    #[command(subcommand)]
+    Voting(Box<VotingCommand>),
+    /// Policies: which operations wait for a vote
+    #[command(subcommand)]
+    Policy(Box<PolicyCommand>),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -142,10 +159,13 @@ pub(super) enum KeyCommand {
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct EngineArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<EngineCommand>,
     /// Folder of everything that the engine keeps; made if missing
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(super) dir: PathBuf,
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, required = true)]
+    pub(super) dir: Option<PathBuf>,
     /// Address of the one listener; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     pub(super) listen: SocketAddr,
@@ -161,4 +181,13 @@ pub(super) struct EngineArgs {
     /// Print one JSON object instead of a sentence
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EngineCommand {
+    /// Vote in a pool of a running engine, as an authenticator would
+    ///
+    /// Real devices vote over a queue of the service; the embedded engine takes their
+    /// ballots over HTTP, with the credentials of their configuration.
+    Vote(Box<VoteArgs>),
 }

@@ -1,21 +1,33 @@
-//! `engine`: the embedded engine by itself.
+//! `engine`: the embedded engine by itself, and `engine vote`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
-use super::args::EngineArgs;
+use super::args::{EngineArgs, EngineCommand};
+use super::ballot;
 use super::output::Output;
+use crate::config::ConfigError;
 use crate::engine::{Engine, EngineConfig};
 use crate::env::Env;
 use crate::telemetry::{self, LogLevel, LogTo};
 
-/// Serves until SIGINT or SIGTERM.
+/// Runs the command.
 pub(super) fn run(args: &EngineArgs, output: &Output) -> anyhow::Result<Exit> {
+    match (&args.command, &args.dir) {
+        (Some(EngineCommand::Vote(vote)), _) => ballot::run(vote, output),
+        (None, Some(dir)) => serve(dir, args, output),
+        (None, None) => Err(ConfigError::Missing { what: "the folder", hint: "--dir" }.into()),
+    }
+}
+
+/// Serves until SIGINT or SIGTERM.
+fn serve(dir: &Path, args: &EngineArgs, output: &Output) -> anyhow::Result<Exit> {
     telemetry::init(LogLevel::Info, LogTo::Stream);
-    let mut config = EngineConfig::new(&args.dir);
+    let mut config = EngineConfig::new(dir);
     config.listen = args.listen;
     config.latency = Duration::from_millis(args.latency_ms);
     config.test_controls = args.test_controls;

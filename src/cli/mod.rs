@@ -7,7 +7,10 @@
 
 mod account;
 mod args;
+mod authenticator;
+mod ballot;
 mod completion;
+mod device;
 mod drain;
 mod engine;
 mod escape;
@@ -16,13 +19,16 @@ mod key;
 mod mount;
 mod output;
 mod pending;
+mod policy;
 mod progress;
 mod prompt;
+mod report;
 mod session;
 mod status;
 mod storage;
 mod token;
 mod transfer;
+mod voting;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -116,6 +122,10 @@ pub fn run() -> ExitCode {
         Command::Account(command) => account::run(*command, &output),
         Command::Token(command) => token::run(*command, &output),
         Command::Storage(command) => storage::run(*command, &output),
+        Command::Device(command) => device::run(*command, &output),
+        Command::Authenticator(command) => authenticator::run(*command, &output),
+        Command::Voting(command) => voting::run(*command, &output),
+        Command::Policy(command) => policy::run(*command, &output),
         Command::Completion { shell } => completion::run(shell, &output),
     };
     match result {

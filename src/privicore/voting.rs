@@ -26,6 +26,8 @@ use crate::store::{StoreError, StoreErrorKind, StoreResult};
 /// How often a record that was just made is asked for, and the pause between (C.8): it may
 /// show a little after the acknowledgement.
 const SHOWN: (usize, Duration) = (5, Duration::from_secs(1));
+/// Where a pool stands, in the embedded engine's words.
+const STATUSES: [&str; 5] = ["open", "approved", "rejected", "timed_out", "cancelled"];
 const POOL_IDS: [&str; 6] = ["poolId", "pollId", "pool_id", "poll_id", "votingPoolId", "id"];
 
 /// Who votes, how and for how long. Policies and pools refer to it.
@@ -259,7 +261,10 @@ impl Client {
         let read = |item: &Value| pool(item, None).map(|found| (found.id.clone(), found));
         let mut found = self.every(&[call], read).await?;
         if let Some(wanted) = status {
-            found.retain(|pool| pool.status.as_deref().is_none_or(|status| status == wanted));
+            // A service may list all of them. A word that is not ours may mean anything.
+            let other = |status: &str| status != wanted && STATUSES.contains(&status);
+            let lowered = |pool: &VotingPool| pool.status.as_deref().map(str::to_ascii_lowercase);
+            found.retain(|pool| !lowered(pool).is_some_and(|status| other(&status)));
         }
         Ok(found)
     }
