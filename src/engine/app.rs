@@ -13,8 +13,6 @@ use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
 use axum::http::{HeaderMap, header};
-use bytes::Bytes;
-use futures_util::TryStreamExt;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
@@ -31,9 +29,10 @@ use super::gate::{Gate, Ticket};
 use super::hub::Hub;
 use super::listing::Listings;
 use super::metrics::Counters;
-use super::payload::{Files, read_stream};
-use super::records::{Command, Payload, Place};
+use super::payload::Files;
+use super::records::Command;
 use super::refusal::Refusal;
+use super::replicas::Replicas;
 use super::secrets::{DeviceSecrets, StreamTokens};
 use super::shape::Shape;
 use super::{EngineConfig, tokens};
@@ -53,6 +52,7 @@ pub(super) struct App {
     pub base: String,
     pub db: Arc<Db>,
     pub files: Arc<Files>,
+    pub replicas: Arc<Replicas>,
     pub listings: Arc<Listings>,
     pub committer: Committer,
     pub hub: Hub,
@@ -84,6 +84,7 @@ pub(super) struct Parts {
     pub base: String,
     pub db: Arc<Db>,
     pub files: Arc<Files>,
+    pub replicas: Arc<Replicas>,
     pub listings: Arc<Listings>,
     pub committer: Committer,
     pub stream_tokens: StreamTokens,
@@ -109,6 +110,7 @@ impl App {
             base: parts.base,
             db: parts.db,
             files: parts.files,
+            replicas: parts.replicas,
             listings: parts.listings,
             committer: parts.committer,
             hub: Hub::default(),
@@ -394,23 +396,6 @@ impl App {
             Some(host) => format!("http://{host}"),
             None => self.base.clone(),
         }
-    }
-
-    /// A whole payload; only for small ones.
-    pub(super) async fn payload_bytes(&self, payload: Payload) -> Result<Bytes, Refusal> {
-        let found = match payload.place {
-            Place::Record => {
-                let bytes = self.db.raw(Space::Payloads, payload.id.as_bytes())?;
-                return bytes.map(|b| Bytes::copy_from_slice(&b)).ok_or(Refusal::NotFound);
-            }
-            Place::File => self.files.read(payload.id),
-        };
-        let file = found.map_err(|_| Refusal::NotFound)?;
-        let pieces: Vec<Bytes> = read_stream(file, payload.len)
-            .try_collect()
-            .await
-            .map_err(|error: std::io::Error| Refusal::Storage(error.into()))?;
-        Ok(Bytes::from(pieces.concat()))
     }
 
     /// The live token of a name that a profile owns.

@@ -13,6 +13,7 @@
 //! devices, governance, templates, pools   the same, of devices, policies and votes
 //! gate      operations that wait for a vote
 //! commit    one writer, group commit          listing   the order of tokens, in memory
+//! storage, replicas   copies on storage devices
 //! db, records   fjall keyspaces and keys      payload   files for large payloads
 //! faults, shape, metrics   for tests          net   connections that can be cut
 //! ```
@@ -58,11 +59,13 @@ mod pools;
 mod profiles;
 mod records;
 mod refusal;
+mod replicas;
 mod scopes;
 mod secrets;
 mod shape;
 mod start;
 mod statistics;
+mod storage;
 mod sweep;
 mod templates;
 mod time;
