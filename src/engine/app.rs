@@ -71,6 +71,8 @@ pub(super) struct App {
     pub stretchers: Semaphore,
     /// Upload tokens in use or used up, until their reservation expires.
     pub used_uploads: Mutex<HashMap<String, u64>>,
+    /// Life of an authorization token from a login, in milliseconds.
+    pub session_ms: AtomicU64,
     running: Mutex<HashSet<Uuid>>,
     /// When the last complete sweep began; what ran out before is gone.
     swept: AtomicU64,
@@ -102,6 +104,8 @@ pub(super) enum Progress {
 
 impl App {
     pub(super) fn new(parts: Parts) -> Self {
+        let ttl = parts.config.session_ttl.as_millis();
+        let session_ms = AtomicU64::new(u64::try_from(ttl).unwrap_or(u64::MAX));
         let shape = RwLock::new(parts.config.shape.clone());
         let remembered = NonZeroUsize::new(REMEMBERED_READS).unwrap_or(NonZeroUsize::MIN);
         Self {
@@ -126,6 +130,7 @@ impl App {
             stop: CancellationToken::new(),
             stretchers: Semaphore::new(STRETCHERS),
             used_uploads: Mutex::new(HashMap::new()),
+            session_ms,
             running: Mutex::new(HashSet::new()),
             swept: AtomicU64::new(0),
             reads: Mutex::new(LruCache::new(remembered)),
@@ -135,6 +140,11 @@ impl App {
     /// Milliseconds since the epoch.
     pub(super) fn now(&self) -> u64 {
         self.env.millis()
+    }
+
+    /// Life of an authorization token from a login.
+    pub(super) fn session_ttl(&self) -> Duration {
+        Duration::from_millis(self.session_ms.load(Ordering::Relaxed))
     }
 
     /// A new id whose order is that of its making.

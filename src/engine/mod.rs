@@ -98,7 +98,7 @@ pub struct EngineConfig {
     /// Added to every HTTP answer and to every message of the channel that settles
     /// something, to feel like a distant service.
     pub latency: Duration,
-    /// Offer `POST /_engine/faults` and `/_engine/shape`.
+    /// Offer `POST /_engine/faults`, `/_engine/shape` and `/_engine/sessions`.
     pub test_controls: bool,
     /// Allow a `listen` address that other machines can reach. There is no TLS.
     pub allow_remote: bool,

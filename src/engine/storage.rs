@@ -260,7 +260,9 @@ impl App {
                     true => self.engine_has(payload)?,
                     false => self.copies(payload, alone.clone()).is_whole(),
                 };
-                let source = self.copies(payload, others.clone());
+                // A real device's own good blocks count too.
+                let sources = if device.embedded { &others } else { &holders };
+                let source = self.copies(payload, sources.clone());
                 if complete || !is_known(&self.db, &self.files, payload.id)? {
                     return Ok(());
                 }

@@ -119,6 +119,12 @@ impl Client {
         self.session.expires()
     }
 
+    /// What is wrong with the login and what to do about it, for a person; `None` while none
+    /// is known to be refused.
+    pub fn login_trouble(&self) -> Option<String> {
+        self.session.trouble()
+    }
+
     /// The authorization to go on with later ([`Client::resume`]); logs in if there is none.
     pub async fn authorize(&self) -> StoreResult<Authorization> {
         self.session.grant().await?;

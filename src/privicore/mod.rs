@@ -50,7 +50,7 @@ pub use config::ClientConfig;
 pub use directory::{Directory, DirectoryDevice, DirectoryInvitation, DirectoryUser};
 pub use oauth::{AccessToken, AuthorizationCode, OauthApplication, OauthCredentials};
 pub use reply::Authorization;
-pub use secret::Secret;
+pub use secret::{PasswordSource, Secret};
 pub use statistics::{TransactionCounts, TransactionStatistics};
 pub use storage::StorageDevice;
 pub use tokens::MetaChange;
