@@ -10,6 +10,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -178,8 +179,6 @@ fn a_password_changed_elsewhere_is_asked_for_and_nothing_is_lost() {
     // What was written is here, and more can be; only the vault cannot be promised.
     write_some(&machine, 3 * EACH, EACH);
     assert_eq!(fs::read(machine.path(format!("{}", 2 * EACH))).unwrap(), pattern(2 * EACH, 20_000));
-    let last = File::open(machine.path("0")).and_then(|file| file.sync_all());
-    assert!(last.is_ok(), "what is in the vault already needs no login: {last:?}");
     let fresh = File::open(machine.path(format!("{}", 3 * EACH))).unwrap();
     assert!(fresh.sync_all().is_err(), "fsync promised what it could not keep");
     drop(fresh);
@@ -187,9 +186,14 @@ fn a_password_changed_elsewhere_is_asked_for_and_nothing_is_lost() {
     assert_eq!(dirty, 2 * EACH);
     let wrong_tries = lab.engine.metrics().of(LOGIN);
 
-    // Still the wrong one, then one that others could read, then the right one.
+    // A wrong one again, then the right one where others could read it, then as it must be.
     write_secret(&lab.path("password"), "not-the-password-either-7399");
     eventually("the new one was tried", PATIENCE, || lab.engine.metrics().of(LOGIN) > wrong_tries);
+    assert_ne!(machine.status()["login"], "ok");
+    write_secret(&lab.path("exposed"), NEW);
+    fs::set_permissions(lab.path("exposed"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::rename(lab.path("exposed"), lab.path("password")).unwrap();
+    eventually("the file is refused", PATIENCE, || machine.log().contains("open to others"));
     assert_ne!(machine.status()["login"], "ok");
     write_secret(&lab.path("password"), NEW);
     eventually("everything goes up by itself", PATIENCE, || {

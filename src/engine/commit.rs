@@ -257,8 +257,8 @@ impl Tx<'_> {
 
     /// Lets go of a payload; files and copies are unlinked after the commit.
     pub(super) fn discard(&mut self, profile: Uuid, payload: Payload) -> Result<(), StorageError> {
-        let Holders { devices, .. } = Holders::of(self, profile)?;
-        if !devices.is_empty() {
+        if self.replicas.in_use() {
+            let Holders { devices, .. } = Holders::of(self, profile)?;
             self.local_effects.removed_copies.push((payload.id, devices));
         }
         match payload.place {
@@ -273,6 +273,11 @@ impl Tx<'_> {
             Place::Devices => self.remove(Space::Held, payload.id.as_bytes()),
         }
         Ok(())
+    }
+
+    /// Who has the storage role is about to change.
+    pub(super) fn use_devices(&self) {
+        self.replicas.use_devices();
     }
 
     /// How many copies storage devices have missed so far.

@@ -42,7 +42,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -113,6 +113,8 @@ pub(super) struct Replicas {
     runtime: Handle,
     /// One synchronization at a time.
     pub(super) work: Arc<tokio::sync::Mutex<()>>,
+    /// Whether payloads of some profile are elsewhere than on the engine's own disk alone.
+    in_use: AtomicBool,
     /// Devices that somebody was warned about.
     suspects: Mutex<HashSet<String>>,
     /// Copies that a working set of devices would have had, and one of them missed.
@@ -127,6 +129,7 @@ impl Replicas {
             dir,
             runtime: Handle::current(),
             work: Arc::default(),
+            in_use: AtomicBool::new(false),
             suspects: Mutex::default(),
             missed: AtomicU64::new(0),
             number: AtomicU64::new(0),
@@ -142,6 +145,17 @@ impl Replicas {
             }
         }
         Ok(replicas)
+    }
+
+    /// Storage devices may be other than the virtual ones from now on.
+    pub(super) fn use_devices(&self) {
+        self.in_use.store(true, Ordering::Release);
+    }
+
+    /// Whether anybody's storage devices may be other than the virtual one: while not, nobody
+    /// needs to look.
+    pub(super) fn in_use(&self) -> bool {
+        self.in_use.load(Ordering::Acquire)
     }
 
     fn folder(&self, device: &str) -> PathBuf {

@@ -35,7 +35,7 @@ use super::pools::News;
 use super::replicas::Replicas;
 use super::secrets::{DeviceSecrets, StreamTokens};
 use super::shape::Shape;
-use super::{EngineConfig, EngineError, api};
+use super::{EngineConfig, EngineError, api, storage};
 use crate::env::Env;
 use crate::protocol::public_key;
 
@@ -78,6 +78,7 @@ impl Engine {
         let lock = lock(&config.dir)?;
         let (store, committing) = open_store(&config.dir, &env).await?;
         let secret = store.secret(&env).await?;
+        storage::look_for_devices(&store.db, &store.replicas)?;
         let app = Arc::new(App::new(Parts {
             public_key: public_key::encode(&engine_key(&secret)),
             stream_tokens: StreamTokens::new(&secret),

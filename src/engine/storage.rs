@@ -17,12 +17,12 @@ use uuid::Uuid;
 
 use super::app::App;
 use super::commit::{Arrival, Durability, Received, Tx};
-use super::db::{Records, Space, StorageError};
+use super::db::{Db, Records, Space, StorageError};
 use super::devices;
 use super::payload::{Source, read_stream, sync_dir};
 use super::records::{Device, Entry, Payload, Place, decode};
 use super::refusal::Refusal;
-use super::replicas::{Copies, Holders, is_known};
+use super::replicas::{Copies, Holders, Replicas, is_known};
 use super::tokens;
 
 /// Tokens looked at before the view of the database is let go.
@@ -46,9 +46,29 @@ impl Leave {
     }
 }
 
+/// The devices of all profiles.
+fn all_devices(db: &Db) -> impl Iterator<Item = Result<Device, StorageError>> {
+    db.view().from(Space::Devices, &[], &[]).map(|item| decode(&item?.1))
+}
+
+/// Finds out whether some profile has other storage devices than the virtual one.
+pub(super) fn look_for_devices(db: &Db, replicas: &Replicas) -> Result<(), StorageError> {
+    for device in all_devices(db) {
+        let device = device?;
+        if device.storage != device.embedded {
+            replicas.use_devices();
+            break;
+        }
+    }
+    Ok(())
+}
+
 impl App {
     /// Whether the engine's own disk keeps what a profile uploads.
     pub(super) fn keeps_uploads(&self, profile: Uuid) -> Result<bool, Refusal> {
+        if !self.replicas.in_use() {
+            return Ok(true);
+        }
         let holders = Holders::of(&*self.db, profile)?;
         Ok(holders.engine || holders.devices.is_empty())
     }
@@ -61,8 +81,11 @@ impl App {
         id: Uuid,
         received: Received,
     ) -> Result<Arrival, Refusal> {
-        let holders = Holders::of(&*self.db, profile)?;
         let mut copies = Vec::new();
+        if !self.replicas.in_use() {
+            return Ok(Arrival { received, copies });
+        }
+        let holders = Holders::of(&*self.db, profile)?;
         if holders.devices.is_empty() {
             return Ok(Arrival { received, copies });
         }
@@ -90,8 +113,11 @@ impl App {
         Copies::new(&self.db, &self.files, &self.replicas, payload, holders)
     }
 
-    /// Whether the engine's own disk serves a payload, and nobody else is to be asked.
-    fn is_engines(&self, profile: Uuid, payload: Payload) -> Result<Option<Holders>, Refusal> {
+    /// Whom to ask for a payload; `None` if that is the engine's own disk alone.
+    fn holders(&self, profile: Uuid, payload: Payload) -> Result<Option<Holders>, Refusal> {
+        if !self.replicas.in_use() {
+            return Ok(None);
+        }
         let holders = Holders::of(&*self.db, profile)?;
         let engines = holders.is_engine_alone() && payload.place != Place::Devices;
         Ok((!engines).then_some(holders))
@@ -99,7 +125,7 @@ impl App {
 
     /// Fails with [`Refusal::NoCopy`] where no storage device can begin to serve a payload.
     pub(super) async fn need_copy(&self, profile: Uuid, payload: Payload) -> Result<(), Refusal> {
-        let Some(holders) = self.is_engines(profile, payload)? else { return Ok(()) };
+        let Some(holders) = self.holders(profile, payload)? else { return Ok(()) };
         let copies = self.copies(payload, holders);
         let there = tokio::task::spawn_blocking(move || copies.is_there()).await;
         if there.map_err(|_| StorageError::Stopped)? { Ok(()) } else { Err(Refusal::NoCopy) }
@@ -107,7 +133,7 @@ impl App {
 
     /// A payload's bytes.
     pub(super) fn pieces(&self, profile: Uuid, payload: Payload) -> Result<Pieces, Refusal> {
-        if let Some(holders) = self.is_engines(profile, payload)? {
+        if let Some(holders) = self.holders(profile, payload)? {
             return Ok(read_stream(self.copies(payload, holders), payload.len).boxed());
         }
         match payload.place {
@@ -144,20 +170,14 @@ impl App {
     /// Blocks.
     pub(super) fn sweep_copies(&self) -> Result<usize, StorageError> {
         let mut removed = 0;
-        let storage = self.storage_devices()?;
-        for device in storage.iter().filter(|device| !device.embedded) {
+        if !self.replicas.in_use() {
+            return Ok(removed);
+        }
+        let devices: Result<Vec<Device>, StorageError> = all_devices(&self.db).collect();
+        for device in devices?.iter().filter(|device| device.storage && !device.embedded) {
             removed += self.replicas.sweep(&device.identifier, &self.db, &self.files)?;
         }
         Ok(removed)
-    }
-
-    fn storage_devices(&self) -> Result<Vec<Device>, StorageError> {
-        let mut found: Vec<Device> = Vec::new();
-        for item in self.db.view().from(Space::Devices, &[], &[]) {
-            found.push(decode(&item?.1)?);
-        }
-        found.retain(|device| device.storage);
-        Ok(found)
     }
 
     /// Calls `each` with every payload of a profile and its token; ends early when the

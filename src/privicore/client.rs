@@ -185,12 +185,17 @@ impl Client {
 
     /// The same, but a reply outside 2xx comes back for the caller to judge.
     pub(super) async fn command_reply(&self, call: &Call) -> StoreResult<Reply> {
+        self.command_within(call, self.config.ack_timeout).await
+    }
+
+    /// The same for a command that may take longer than others: up to `limit`.
+    pub(super) async fn command_within(&self, call: &Call, limit: Duration) -> StoreResult<Reply> {
         self.ready(call.operation).await?;
         let reply = self.call(call).await?;
         if reply.is_success()
             && let Some(id) = awaited(&reply, call.operation)?
         {
-            self.settled(&id, call.operation).await?;
+            self.settled_within(&id, call.operation, limit).await?;
         }
         Ok(reply)
     }
@@ -198,10 +203,19 @@ impl Client {
     /// Awaits the acknowledgement of command `id`. A rejection is an error by its text;
     /// silence past the deadline is `TimedOut`: the outcome is unknown then.
     pub(super) async fn settled(&self, id: &str, operation: &'static str) -> StoreResult<()> {
+        self.settled_within(id, operation, self.config.ack_timeout).await
+    }
+
+    async fn settled_within(
+        &self,
+        id: &str,
+        operation: &'static str,
+        limit: Duration,
+    ) -> StoreResult<()> {
         let mut wait = self.channel.acks.wait(id);
         let mut state = self.channel.state();
         let mut joins = state.borrow_and_update().joins;
-        let deadline = Instant::now() + self.config.ack_timeout;
+        let deadline = Instant::now() + limit;
         let mut gap = self.config.probe_after;
         let mut probe = Instant::now() + gap;
         loop {
@@ -231,16 +245,10 @@ impl Client {
                 Ok(CommandStatus::Succeeded) => return Ok(()),
                 Ok(CommandStatus::Rejected(text)) => return Err(rejection(operation, &text)),
                 _ if Instant::now() < deadline => {}
-                Ok(_) => return Err(self.unsettled(operation)),
+                Ok(_) => return Err(unsettled(operation, limit)),
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    fn unsettled(&self, operation: &'static str) -> StoreError {
-        let limit = self.config.ack_timeout.as_secs_f32();
-        let what = format!("not acknowledged within {limit} s; its outcome is unknown");
-        StoreError::new(StoreErrorKind::TimedOut, operation, what)
     }
 
     /// Asks once where a command stands: `GET`, or `POST` where that is how it is asked
@@ -337,6 +345,12 @@ pub(super) fn awaited(reply: &Reply, operation: &'static str) -> StoreResult<Opt
     }
     // A synchronous 200 where a 202 is documented: its body may be anything else.
     Ok(reply.json().filter(|json| !json.is_string()).and_then(|_| reply.command_id()))
+}
+
+fn unsettled(operation: &'static str, limit: Duration) -> StoreError {
+    let limit = limit.as_secs_f32();
+    let what = format!("not acknowledged within {limit} s; its outcome is unknown");
+    StoreError::new(StoreErrorKind::TimedOut, operation, what)
 }
 
 pub(super) fn closed(operation: &'static str) -> StoreError {
