@@ -153,6 +153,7 @@ impl Client {
         self.renew_early();
         let mut reply = self.http.send(call, Some(&grant.header)).await?;
         if reply.status == 401 {
+            self.session.renewal_over().await;
             let grant = self.session.renew(grant.generation).await?;
             reply = self.http.send(call, Some(&grant.header)).await?;
         }

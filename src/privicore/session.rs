@@ -5,14 +5,14 @@
 //! * A failed login is shared with those who queued behind it, and for a few
 //!   seconds more, so that a wrong password is not tried once per waiter.
 //! * Renewal ahead of expiry happens in the background (`Client::renew_early`): callers
-//!   go on with the old token, which still counts.
+//!   go on with the old token, which still counts. Where the service swaps tokens the old
+//!   one dies a moment before the new one is here: who is refused then waits for it.
 //! * A refused login is tried again with another password as soon as the password's source
 //!   has one; the refused one itself is tried again now and then only.
 //! * A session that was resumed with a token has no password: nothing renews it, and a
 //!   token that does not count any more is `Unauthenticated`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -33,6 +33,8 @@ use crate::store::{StoreError, StoreErrorKind, StoreResult};
 const RENEW_EARLY: Duration = Duration::from_secs(60);
 /// Between attempts to renew.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
+/// How long a refused caller waits for a renewal under way.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(3);
 /// How long a failed login answers for those that come after it.
 const FAILURE_SHARED: Duration = Duration::from_secs(2);
 /// The same where the service refused the credentials: services lock accounts.
@@ -75,7 +77,7 @@ pub(super) struct Session {
     refused: Mutex<Option<String>>,
     current: Mutex<Option<Current>>,
     gate: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
-    renewing: AtomicBool,
+    renewing: watch::Sender<bool>,
     generation: watch::Sender<u64>,
 }
 
@@ -91,7 +93,7 @@ impl Session {
             refused: Mutex::new(None),
             current: Mutex::new(None),
             gate: tokio::sync::Mutex::new(None),
-            renewing: AtomicBool::new(false),
+            renewing: watch::Sender::new(false),
             generation: watch::Sender::new(0),
         }
     }
@@ -295,7 +297,15 @@ impl Session {
     /// Whether the caller should renew the token in the background; says so to one
     /// caller at a time, who ends with [`Session::renewed`].
     pub(super) fn should_renew(&self) -> bool {
-        self.is_due() && !self.renewing.swap(true, Ordering::AcqRel)
+        self.is_due() && !self.renewing.send_replace(true)
+    }
+
+    /// Waits for a renewal in the background to end, but not long: it may itself be what
+    /// waits.
+    pub(super) async fn renewal_over(&self) {
+        let mut renewing = self.renewing.subscribe();
+        // The sender is in `self`, so only the time can run out.
+        let _ = tokio::time::timeout(RENEWAL_LIMIT, renewing.wait_for(|renewing| !renewing)).await;
     }
 
     /// Ends what [`Session::should_renew`] began. A failed renewal is left alone for a
@@ -304,7 +314,7 @@ impl Session {
         if !succeeded && let Some(current) = &mut *self.current.lock() {
             current.renew_at = Some(self.env.clock.now() + RENEWAL_PAUSE);
         }
-        self.renewing.store(false, Ordering::Release);
+        self.renewing.send_replace(false);
     }
 
     /// `text` without the token, should the service have repeated it.
