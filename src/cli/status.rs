@@ -60,6 +60,9 @@ fn lines(status: &Value) -> Vec<String> {
         format!("  cache      {} of {}", size("cache_bytes"), size("cache_limit")),
         format!("  traffic    {} up, {} down", size("uploaded_bytes"), size("downloaded_bytes")),
     ];
+    if let Some(trouble) = status["login"].as_str().filter(|login| *login != "ok") {
+        lines.insert(2, format!("  login      {trouble}"));
+    }
     for failed in status["failed"].as_array().into_iter().flatten() {
         let (path, reason) = (failed["path"].as_str(), failed["reason"].as_str());
         lines.push(format!("  failed     {}: {}", path.unwrap_or("?"), reason.unwrap_or("?")));
@@ -75,11 +78,14 @@ mod tests {
     fn a_status_is_shown_in_lines() {
         let status = serde_json::json!({
             "mountpoint": "/mnt/x", "pid": 7, "state": "serving", "api_url": "http://x/",
-            "connected": true, "dirty_files": 2, "dirty_bytes": 2048, "uploading": 1,
+            "connected": true, "login": "ok", "dirty_files": 2, "dirty_bytes": 2048, "uploading": 1,
             "pending_records": 3, "failed": [{"path": "a\nb", "reason": "no"}],
             "cache_bytes": 1024, "cache_limit": 1 << 30, "files": 9, "uploaded_bytes": 0,
             "downloaded_bytes": 0, "catalog": "ok",
         });
+        let mut refused = status.clone();
+        refused["login"] = "refused: do this".into();
+        assert_eq!(lines(&refused)[2], "  login      refused: do this");
         let lines = lines(&status);
         assert_eq!(lines[0], "/mnt/x  serving (pid 7)");
         assert!(lines[2].contains("2 files (2KiB), 1 uploading, 3 catalog records"), "{lines:?}");

@@ -78,7 +78,7 @@ pub fn connection(
                 layer.downstream_url.as_deref(),
             )?,
             username: layer.username.clone(),
-            password,
+            password: password.map(|password| password.secret),
             ca_file: path("--ca-file", &layer.ca_file)?,
         })),
     };

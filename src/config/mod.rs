@@ -31,7 +31,7 @@ pub use size::{Size, SplitAbove};
 use crate::control;
 use crate::crypto::{KeyError, MasterKey};
 use crate::mount::{Backend, MountConfig, Service, Tuning};
-use crate::privicore::Secret;
+use crate::privicore::{PasswordSource, Secret};
 use crate::vfs::{DEFAULT_LOCAL_NAMES, Durability, Shown};
 
 /// Reads an environment variable.
@@ -167,7 +167,13 @@ struct Gathered {
     layer: Layer,
     embedded: Option<PathBuf>,
     /// `None` also for an embedded vault, which knows its own.
-    password: Option<Secret>,
+    password: Option<Password>,
+}
+
+/// A password, and where it can be read again.
+struct Password {
+    secret: Secret,
+    source: Option<PasswordSource>,
 }
 
 /// Puts flags over the environment over the file.
@@ -260,9 +266,12 @@ fn password(
     flags: &Layer,
     file: &Layer,
     env: Environment<'_>,
-) -> Result<Option<Secret>, ConfigError> {
-    let of =
-        |layer: &Layer| secret(layer.password_file.as_deref(), layer.password_command.as_deref());
+) -> Result<Option<Password>, ConfigError> {
+    let of = |layer: &Layer| -> Result<Option<Password>, ConfigError> {
+        let (file, command) = (layer.password_file.as_deref(), layer.password_command.as_deref());
+        let found = secret(file, command)?;
+        Ok(found.map(|secret| Password { secret, source: source(file, command) }))
+    };
     if let Some(password) = of(flags)? {
         return Ok(Some(password));
     }
@@ -270,9 +279,34 @@ fn password(
     if let Some(text) = exported {
         let not_text =
             |_| ConfigError::Invalid { what: "PRIVICORE_PASSWORD", why: "is not UTF-8".to_owned() };
-        return text.into_string().map(|text| Some(Secret::new(text))).map_err(not_text);
+        let text = text.into_string().map_err(not_text)?;
+        return Ok(Some(Password { secret: Secret::new(text), source: None }));
     }
     of(file)
+}
+
+/// Where a password can be read again: a file every other second if need be, and a command,
+/// which may disturb a person, once a minute. What is no plain file is read once only.
+fn source(file: Option<&Path>, command: Option<&str>) -> Option<PasswordSource> {
+    let told = |found: Result<Secret, ConfigError>| {
+        found.inspect_err(|error| tracing::warn!(%error, "the password cannot be read again")).ok()
+    };
+    match (file, command) {
+        (Some(path), _) => {
+            // The process that reads it again may stand elsewhere.
+            let path = std::path::absolute(path).ok().filter(|path| path.is_file())?;
+            let place = format!("the file {}", path.display());
+            let read = move || told(secret_file::read(&path));
+            Some(PasswordSource::new(place, Duration::from_secs(2), read))
+        }
+        (None, Some(command)) => {
+            let command = command.to_owned();
+            let read = move || told(secret_file::said_by(&command));
+            let place = "what --password-command prints";
+            Some(PasswordSource::new(place, Duration::from_secs(60), read))
+        }
+        (None, None) => None,
+    }
 }
 
 /// A secret beside the password: from a file that is closed to others, or from a command.
@@ -284,13 +318,14 @@ pub fn secret(file: Option<&Path>, command: Option<&str>) -> Result<Option<Secre
     }
 }
 
-fn service(layer: &Layer, password: Option<Secret>) -> Result<Service, ConfigError> {
+fn service(layer: &Layer, password: Option<Password>) -> Result<Service, ConfigError> {
     let missing = |what, hint| ConfigError::Missing { what, hint };
     if layer.api_url.is_none() && layer.ws_url.is_none() {
         return Err(missing("the vault", "give --embedded DIR, or --api-url and its companions"));
     }
     let api_url = layer.api_url.as_deref();
     let ws_url = layer.ws_url.as_deref();
+    let (secret, source) = password.map(|password| (password.secret, password.source)).unzip();
     Ok(Service {
         api_url: url("--api-url", &["http", "https"], api_url)?
             .ok_or_else(|| missing("the API's address", "--api-url or PRIVICORE_API_URL"))?,
@@ -302,7 +337,8 @@ fn service(layer: &Layer, password: Option<Secret>) -> Result<Service, ConfigErr
             .username
             .clone()
             .ok_or_else(|| missing("the profile's name", "--username or PRIVICORE_USERNAME"))?,
-        password: password
+        password_source: source.flatten(),
+        password: secret
             .ok_or_else(|| missing("the password", "--password-file or PRIVICORE_PASSWORD"))?,
         ca_file: layer.ca_file.as_deref().map(|path| settled("--ca-file", path)).transpose()?,
         key_file: layer

@@ -36,6 +36,9 @@ const CACHE_BYTES: u64 = 16 << 20;
 
 /// Memory of one keyspace's write buffer; there are two.
 const MEMTABLE_BYTES: u64 = 8 << 20;
+/// Bytes written and not flushed from which on writers wait, and how long one does at most.
+const WRITE_BUFFERS: u64 = 5 * MEMTABLE_BYTES;
+const HELD_BACK: Duration = Duration::from_secs(10);
 
 /// A local database failure.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +100,7 @@ impl fmt::Debug for Db {
 impl Db {
     /// Opens or makes the database in `dir` and starts its group-commit thread.
     pub fn open(dir: &Path, keys: Arc<LocalKeys>, env: Env) -> DbResult<Self> {
-        let database = Database::builder(dir).cache_size(CACHE_BYTES).worker_threads(1).open()?;
+        let database = Database::builder(dir).cache_size(CACHE_BYTES).worker_threads(2).open()?;
         // Filters and indexes in blocks of a page, which stay in a small cache.
         let options = || {
             KeyspaceCreateOptions::default()
@@ -120,6 +123,17 @@ impl Db {
     /// Registers what must reach the disk before the journal does (staged file contents).
     pub fn before_sync(&self, hook: Box<dyn Fn() + Send>) {
         *self.syncer.before.lock() = Some(hook);
+    }
+
+    /// Lets the flushes catch up. The database flushes in threads of its own and takes more
+    /// meanwhile without a bound: while they are busy with a compaction, large records that
+    /// are written again and again would fill the memory.
+    fn hold_back(&self) {
+        let last = std::time::Instant::now() + HELD_BACK;
+        while self.database.write_buffer_size() > WRITE_BUFFERS && std::time::Instant::now() < last
+        {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn space(&self, space: Space) -> &Keyspace {
@@ -281,6 +295,7 @@ impl Batch<'_> {
         }
         self.inner.commit()?;
         self.db.syncer.unsynced.store(true, Ordering::SeqCst);
+        self.db.hold_back();
         Ok(())
     }
 }

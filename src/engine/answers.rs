@@ -65,6 +65,7 @@ async fn permitted(app: &App, asked: &Asked, ticket: &Ticket) -> Result<Found, R
     app.pass(&question, ticket).await?;
     let token = app.own_token(asked.profile, &asked.token)?.token;
     let payload = token.payload.ok_or(Refusal::NoToken)?;
+    app.need_copy(asked.profile, payload).await?;
     Ok(Found { context: token.context, payload })
 }
 
@@ -107,14 +108,14 @@ async fn answer(
         app.push(profile, &message(&asked, &found, MESSAGE, json!("Data retrieval started")));
     }
     if inline != Inline::Off && found.payload.len <= INLINE_ENGINE_LIMIT as u64 {
-        let bytes = app.payload_bytes(found.payload).await?;
+        let bytes = app.payload_bytes(profile, found.payload).await?;
         let answer = message(&asked, &found, MESSAGE, json!(STANDARD.encode(&bytes)));
         if app.deliver(profile, &answer, fault).await {
             app.counters.sent(bytes.len());
         }
         return Ok(());
     }
-    let auth = app.downloads.issue(&app.env, found.payload);
+    let auth = app.downloads.issue(&app.env, profile, found.payload);
     let form = app.shape.read().download;
     let url = format!("{}/?auth={auth}", asked.base);
     let body = if form == Download::Url { json!(url) } else { json!(auth) };

@@ -13,8 +13,6 @@ use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
 use axum::http::{HeaderMap, header};
-use bytes::Bytes;
-use futures_util::TryStreamExt;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
@@ -31,9 +29,10 @@ use super::gate::{Gate, Ticket};
 use super::hub::Hub;
 use super::listing::Listings;
 use super::metrics::Counters;
-use super::payload::{Files, read_stream};
-use super::records::{Command, Payload, Place};
+use super::payload::Files;
+use super::records::Command;
 use super::refusal::Refusal;
+use super::replicas::Replicas;
 use super::secrets::{DeviceSecrets, StreamTokens};
 use super::shape::Shape;
 use super::{EngineConfig, tokens};
@@ -53,6 +52,7 @@ pub(super) struct App {
     pub base: String,
     pub db: Arc<Db>,
     pub files: Arc<Files>,
+    pub replicas: Arc<Replicas>,
     pub listings: Arc<Listings>,
     pub committer: Committer,
     pub hub: Hub,
@@ -71,6 +71,8 @@ pub(super) struct App {
     pub stretchers: Semaphore,
     /// Upload tokens in use or used up, until their reservation expires.
     pub used_uploads: Mutex<HashMap<String, u64>>,
+    /// Life of an authorization token from a login, in milliseconds.
+    pub session_ms: AtomicU64,
     running: Mutex<HashSet<Uuid>>,
     /// When the last complete sweep began; what ran out before is gone.
     swept: AtomicU64,
@@ -84,6 +86,7 @@ pub(super) struct Parts {
     pub base: String,
     pub db: Arc<Db>,
     pub files: Arc<Files>,
+    pub replicas: Arc<Replicas>,
     pub listings: Arc<Listings>,
     pub committer: Committer,
     pub stream_tokens: StreamTokens,
@@ -101,6 +104,8 @@ pub(super) enum Progress {
 
 impl App {
     pub(super) fn new(parts: Parts) -> Self {
+        let ttl = parts.config.session_ttl.as_millis();
+        let session_ms = AtomicU64::new(u64::try_from(ttl).unwrap_or(u64::MAX));
         let shape = RwLock::new(parts.config.shape.clone());
         let remembered = NonZeroUsize::new(REMEMBERED_READS).unwrap_or(NonZeroUsize::MIN);
         Self {
@@ -109,6 +114,7 @@ impl App {
             base: parts.base,
             db: parts.db,
             files: parts.files,
+            replicas: parts.replicas,
             listings: parts.listings,
             committer: parts.committer,
             hub: Hub::default(),
@@ -124,6 +130,7 @@ impl App {
             stop: CancellationToken::new(),
             stretchers: Semaphore::new(STRETCHERS),
             used_uploads: Mutex::new(HashMap::new()),
+            session_ms,
             running: Mutex::new(HashSet::new()),
             swept: AtomicU64::new(0),
             reads: Mutex::new(LruCache::new(remembered)),
@@ -133,6 +140,11 @@ impl App {
     /// Milliseconds since the epoch.
     pub(super) fn now(&self) -> u64 {
         self.env.millis()
+    }
+
+    /// Life of an authorization token from a login.
+    pub(super) fn session_ttl(&self) -> Duration {
+        Duration::from_millis(self.session_ms.load(Ordering::Relaxed))
     }
 
     /// A new id whose order is that of its making.
@@ -394,23 +406,6 @@ impl App {
             Some(host) => format!("http://{host}"),
             None => self.base.clone(),
         }
-    }
-
-    /// A whole payload; only for small ones.
-    pub(super) async fn payload_bytes(&self, payload: Payload) -> Result<Bytes, Refusal> {
-        let found = match payload.place {
-            Place::Record => {
-                let bytes = self.db.raw(Space::Payloads, payload.id.as_bytes())?;
-                return bytes.map(|b| Bytes::copy_from_slice(&b)).ok_or(Refusal::NotFound);
-            }
-            Place::File => self.files.read(payload.id),
-        };
-        let file = found.map_err(|_| Refusal::NotFound)?;
-        let pieces: Vec<Bytes> = read_stream(file, payload.len)
-            .try_collect()
-            .await
-            .map_err(|error: std::io::Error| Refusal::Storage(error.into()))?;
-        Ok(Bytes::from(pieces.concat()))
     }
 
     /// The live token of a name that a profile owns.

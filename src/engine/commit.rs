@@ -11,9 +11,11 @@
 //!
 //! Crash consistency: a file is renamed before the batch that names it, so a crash
 //! between leaves a file without a record, which the sweep at start removes; a deleted
-//! payload's file goes after the batch, so a crash between leaves the same.
+//! payload's file goes after the batch, so a crash between leaves the same. Copies on
+//! storage devices are treated alike (see `replicas.rs`), except that one device that fails
+//! does not fail the commit.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +32,7 @@ use super::listing::Listings;
 use super::payload::{Files, PendingFile};
 use super::pools::News;
 use super::records::{Payload, Place, Totals, encode};
+use super::replicas::{Holders, PendingCopy, Replicas};
 use crate::env::Env;
 
 /// Most mutations and bytes in one group: bounds memory and the wait of the first.
@@ -61,6 +64,7 @@ enum Job {
 pub(super) struct Tx<'a> {
     db: &'a Db,
     files: &'a Files,
+    replicas: &'a Replicas,
     /// Wall time of the group, in milliseconds since the epoch.
     pub(super) now: u64,
     group: HashMap<Key, Option<Slice>>,
@@ -78,10 +82,21 @@ struct Effects {
     dirs: BTreeSet<PathBuf>,
     placed: Vec<Uuid>,
     removed_files: Vec<Uuid>,
+    copied: Vec<Copied>,
+    removed_copies: Vec<(Uuid, Vec<String>)>,
     removed_bytes: u64,
     listed: Vec<(Uuid, u64)>,
     unlisted: Vec<(Uuid, u64)>,
     news: Vec<News>,
+}
+
+/// A payload's copies that were put in place.
+#[derive(Debug)]
+struct Copied {
+    /// Each device and the directory there to sync.
+    dirs: Vec<(String, PathBuf)>,
+    /// Whether the engine has the payload too.
+    kept: bool,
 }
 
 impl Effects {
@@ -89,6 +104,8 @@ impl Effects {
         self.dirs.extend(other.dirs);
         self.placed.extend(other.placed);
         self.removed_files.extend(other.removed_files);
+        self.copied.extend(other.copied);
+        self.removed_copies.extend(other.removed_copies);
         self.removed_bytes += other.removed_bytes;
         self.listed.extend(other.listed);
         self.unlisted.extend(other.unlisted);
@@ -153,9 +170,75 @@ impl Tx<'_> {
         self.local_effects.news.push(news);
     }
 
-    /// Takes a received payload into the store: its bytes, or its finished file. Call
-    /// last, after every check.
-    pub(super) fn keep(&mut self, id: Uuid, received: Received) -> Result<Payload, StorageError> {
+    /// Takes a received payload to where `holders` keep it. Call last, after every check.
+    pub(super) fn keep(
+        &mut self,
+        holders: &Holders,
+        id: Uuid,
+        arrival: Arrival,
+    ) -> Result<Payload, StorageError> {
+        let Arrival { received, copies } = arrival;
+        if holders.devices.is_empty() {
+            return self.keep_here(id, received);
+        }
+        self.files.claim(id);
+        self.local_effects.placed.push(id);
+        let dirs = self.place_copies(&holders.devices, id, &received, copies);
+        if dirs.len() < holders.devices.len() {
+            self.replicas.miss();
+        }
+        let nowhere = dirs.is_empty() && !holders.engine;
+        self.local_effects.copied.push(Copied { dirs, kept: holders.engine });
+        if nowhere {
+            self.files.settled(&[id]);
+            let why = "no storage device took the payload";
+            return Err(StorageError::File(std::io::Error::other(why)));
+        }
+        if holders.engine {
+            return self.keep_here(id, received);
+        }
+        self.put_raw(Space::Held, id.as_bytes(), Slice::from(Vec::new()));
+        Ok(Payload { id, len: received.len(), place: Place::Devices })
+    }
+
+    /// Puts copies in place, and makes those of devices that came while the payload did.
+    fn place_copies(
+        &self,
+        devices: &[String],
+        id: Uuid,
+        received: &Received,
+        mut copies: Vec<PendingCopy>,
+    ) -> Vec<(String, PathBuf)> {
+        let mut dirs = Vec::new();
+        for device in devices {
+            let ready = copies.iter().position(|copy| copy.device == *device);
+            let placed = match ready.map(|at| copies.swap_remove(at)) {
+                Some(copy) => self.replicas.place(id, copy),
+                None => self.replicas.copy(device, id, received),
+            };
+            match placed {
+                Ok(dir) => dirs.push((device.clone(), dir)),
+                Err(error) => self.replicas.suspect(device, &error),
+            }
+        }
+        dirs
+    }
+
+    /// Takes a payload that storage devices have into the engine's own store again; its old
+    /// place there, if it had one, is forgotten.
+    pub(super) fn take_back(
+        &mut self,
+        old: Payload,
+        received: Received,
+    ) -> Result<Payload, StorageError> {
+        for space in [Space::Payloads, Space::Files, Space::Held] {
+            self.remove(space, old.id.as_bytes());
+        }
+        self.keep_here(old.id, received)
+    }
+
+    /// Takes a payload into the engine's own store: its bytes, or its finished file.
+    fn keep_here(&mut self, id: Uuid, received: Received) -> Result<Payload, StorageError> {
         match received {
             Received::Bytes(bytes) => {
                 let len = bytes.len() as u64;
@@ -172,8 +255,12 @@ impl Tx<'_> {
         }
     }
 
-    /// Lets go of a payload; a file is unlinked after the commit.
-    pub(super) fn discard(&mut self, payload: Payload) {
+    /// Lets go of a payload; files and copies are unlinked after the commit.
+    pub(super) fn discard(&mut self, profile: Uuid, payload: Payload) -> Result<(), StorageError> {
+        if self.replicas.in_use() {
+            let Holders { devices, .. } = Holders::of(self, profile)?;
+            self.local_effects.removed_copies.push((payload.id, devices));
+        }
         match payload.place {
             Place::Record => {
                 self.remove(Space::Payloads, payload.id.as_bytes());
@@ -183,7 +270,19 @@ impl Tx<'_> {
                 self.remove(Space::Files, payload.id.as_bytes());
                 self.local_effects.removed_files.push(payload.id);
             }
+            Place::Devices => self.remove(Space::Held, payload.id.as_bytes()),
         }
+        Ok(())
+    }
+
+    /// Who has the storage role is about to change.
+    pub(super) fn use_devices(&self) {
+        self.replicas.use_devices();
+    }
+
+    /// How many copies storage devices have missed so far.
+    pub(super) fn missed(&self) -> u64 {
+        self.replicas.missed()
     }
 
     /// Runs `step`; if it fails, everything it wrote is forgotten.
@@ -218,6 +317,23 @@ pub(super) enum Received {
     Bytes(Vec<u8>),
     /// Large: already synced in a file of its own.
     File(PendingFile),
+}
+
+impl Received {
+    /// Bytes in all.
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(pending) => pending.len(),
+        }
+    }
+}
+
+/// A payload with the copies that storage devices have taken.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub received: Received,
+    pub copies: Vec<PendingCopy>,
 }
 
 /// Hands mutations to the committer thread.
@@ -302,6 +418,7 @@ impl Committer {
 pub(super) struct Writer {
     pub(super) db: Arc<Db>,
     pub(super) files: Arc<Files>,
+    pub(super) replicas: Arc<Replicas>,
     pub(super) listings: Arc<Listings>,
     pub(super) env: Env,
     jobs: mpsc::Receiver<Job>,
@@ -322,6 +439,7 @@ impl Writer {
     pub(super) fn new(
         db: Arc<Db>,
         files: Arc<Files>,
+        replicas: Arc<Replicas>,
         listings: Arc<Listings>,
         env: Env,
         news: UnboundedSender<News>,
@@ -331,7 +449,7 @@ impl Writer {
         let gauges = Arc::new(Gauges { tokens, ..Gauges::default() });
         let (sender, jobs) = mpsc::channel();
         let committer = Committer { jobs: sender, gauges: Arc::clone(&gauges) };
-        Ok((committer, Self { db, files, listings, env, jobs, totals, gauges, news }))
+        Ok((committer, Self { db, files, replicas, listings, env, jobs, totals, gauges, news }))
     }
 
     /// Commits group after group until told to stop, or until the disk fails.
@@ -366,6 +484,7 @@ impl Writer {
         }
         outcome?;
         self.files.unlink(effects.removed_files);
+        self.replicas.unlink(effects.removed_copies);
         for news in effects.news {
             // Nobody listens any more once the engine stops.
             let _ = self.news.send(news);
@@ -377,6 +496,7 @@ impl Writer {
         Tx {
             db: &self.db,
             files: &self.files,
+            replicas: &self.replicas,
             now: self.env.millis(),
             group: HashMap::new(),
             local: HashMap::new(),
@@ -414,6 +534,28 @@ impl Writer {
         collected
     }
 
+    /// Makes the names of copies durable. A device that fails is left out, unless a payload
+    /// would be nowhere then.
+    fn sync_copies(&self, copied: &[Copied]) -> Result<(), StorageError> {
+        let dirs: HashSet<_> = copied.iter().flat_map(|copied| &copied.dirs).collect();
+        let mut failed: HashSet<&PathBuf> = HashSet::new();
+        for (device, dir) in dirs {
+            if let Err(error) = super::payload::sync_dir(dir) {
+                self.replicas.suspect(device, &error);
+                self.replicas.miss();
+                failed.insert(dir);
+            }
+        }
+        let lost = |copied: &Copied| {
+            !copied.kept && copied.dirs.iter().all(|(_, dir)| failed.contains(dir))
+        };
+        if !failed.is_empty() && copied.iter().any(lost) {
+            let why = "no storage device could make a payload durable";
+            return Err(StorageError::File(std::io::Error::other(why)));
+        }
+        Ok(())
+    }
+
     fn commit(
         &self,
         group: HashMap<Key, Option<Slice>>,
@@ -424,6 +566,7 @@ impl Writer {
         for dir in &effects.dirs {
             super::payload::sync_dir(dir)?;
         }
+        self.sync_copies(&effects.copied)?;
         let persist = match mode {
             Durability::Process => PersistMode::Buffer,
             Durability::Machine => PersistMode::SyncData,

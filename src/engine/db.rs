@@ -66,6 +66,8 @@ pub(super) enum Space {
     Payloads = 9,
     /// Payload id of each payload file -> nothing.
     Files = 10,
+    /// Payload id of each payload that only storage devices have -> nothing.
+    Held = 11,
     /// Device identifier -> device.
     Devices = 20,
     /// Profile id -> identifiers of its devices, oldest first.

@@ -114,7 +114,10 @@ pub(super) fn set_role(
         return Err(Refusal::NotApproved);
     }
     match role {
-        Role::Storage => device.storage = has,
+        Role::Storage => {
+            tx.use_devices();
+            device.storage = has;
+        }
         Role::Authenticator => device.authenticator = has,
     }
     Ok(put(tx, &device)?)
@@ -123,6 +126,7 @@ pub(super) fn set_role(
 /// Removes a device with its roles and credentials.
 pub(super) fn remove(tx: &mut Tx<'_>, profile: Uuid, identifier: &str) -> Result<(), Refusal> {
     own(tx, profile, identifier)?;
+    tx.use_devices();
     let mut known = identifiers(tx, profile)?;
     known.retain(|other| other != identifier);
     tx.put(Space::ProfileDevices, profile.as_bytes(), &known)?;

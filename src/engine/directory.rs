@@ -301,6 +301,7 @@ pub(super) fn create_device(
         created_at: tx.now,
         approval: Approval::Approved,
         storage: false,
+        embedded: false,
         authenticator: false,
     };
     Ok(devices::add(tx, &device)?)

@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 
+use uuid::Uuid;
+
 use super::records::Payload;
 use crate::env::Env;
 
@@ -17,6 +19,7 @@ const TOKEN_LEN: usize = 24;
 /// What a download token is good for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
+    pub profile: Uuid,
     pub payload: Payload,
     expires_at: u64,
 }
@@ -27,11 +30,11 @@ pub(super) struct Downloads(Mutex<HashMap<String, Ticket>>);
 
 impl Downloads {
     /// Makes a token for one download of `payload`.
-    pub(super) fn issue(&self, env: &Env, payload: Payload) -> String {
+    pub(super) fn issue(&self, env: &Env, profile: Uuid, payload: Payload) -> String {
         let mut bytes = [0; TOKEN_LEN];
         env.random.fill(&mut bytes);
         let token = URL_SAFE_NO_PAD.encode(bytes);
-        let ticket = Ticket { payload, expires_at: env.millis() + LIFETIME_MS };
+        let ticket = Ticket { profile, payload, expires_at: env.millis() + LIFETIME_MS };
         self.0.lock().insert(token.clone(), ticket);
         token
     }

@@ -13,6 +13,7 @@
 //! devices, governance, templates, pools   the same, of devices, policies and votes
 //! gate      operations that wait for a vote
 //! commit    one writer, group commit          listing   the order of tokens, in memory
+//! storage, replicas   copies on storage devices
 //! db, records   fjall keyspaces and keys      payload   files for large payloads
 //! faults, shape, metrics   for tests          net   connections that can be cut
 //! ```
@@ -58,11 +59,13 @@ mod pools;
 mod profiles;
 mod records;
 mod refusal;
+mod replicas;
 mod scopes;
 mod secrets;
 mod shape;
 mod start;
 mod statistics;
+mod storage;
 mod sweep;
 mod templates;
 mod time;
@@ -95,7 +98,7 @@ pub struct EngineConfig {
     /// Added to every HTTP answer and to every message of the channel that settles
     /// something, to feel like a distant service.
     pub latency: Duration,
-    /// Offer `POST /_engine/faults` and `/_engine/shape`.
+    /// Offer `POST /_engine/faults`, `/_engine/shape` and `/_engine/sessions`.
     pub test_controls: bool,
     /// Allow a `listen` address that other machines can reach. There is no TLS.
     pub allow_remote: bool,

@@ -22,9 +22,10 @@ use uuid::Uuid;
 use super::commit::Received;
 use super::db::{Db, Records, Space, StorageError};
 
-/// Bytes collected before one write, and read at a time.
+/// Bytes collected before one write.
 const WRITE_PIECE: usize = 512 << 10;
-const READ_PIECE: usize = 512 << 10;
+/// Bytes that a stream reads at a time.
+pub(super) const READ_PIECE: usize = 512 << 10;
 const SHARDS: u8 = u8::MAX;
 
 /// The directory of payload files.
@@ -77,9 +78,51 @@ impl Files {
         }
     }
 
+    /// Takes a whole payload from `source`: as bytes up to `inline` of them, else as a
+    /// synced file. Blocks.
+    pub(super) fn take(
+        &self,
+        id: Uuid,
+        inline: usize,
+        source: &dyn Source,
+        len: u64,
+    ) -> io::Result<Received> {
+        let piece = |at: u64| source.read(at, piece_len(len, at));
+        if len <= inline as u64 {
+            let mut bytes = Vec::new();
+            while (bytes.len() as u64) < len {
+                bytes.extend_from_slice(&piece(bytes.len() as u64)?);
+            }
+            return Ok(Received::Bytes(bytes));
+        }
+        let path = self.incoming_dir().join(id.to_string());
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut pending = PendingFile { path, len: 0, synced: true, placed: false };
+        while pending.len < len {
+            let bytes = piece(pending.len)?;
+            file.write_all(&bytes)?;
+            pending.len += bytes.len() as u64;
+        }
+        sync_and_let_go(&file)?;
+        Ok(Received::File(pending))
+    }
+
+    /// A payload's file or copies may be in place from now on, its record not yet.
+    pub(super) fn claim(&self, id: Uuid) {
+        self.in_flight.lock().insert(id);
+    }
+
+    /// Whether a payload is claimed and not yet settled.
+    pub(super) fn is_in_flight(&self, id: Uuid) -> bool {
+        self.in_flight.lock().contains(&id)
+    }
+
     /// Renames a finished file into place; returns the directory to sync.
     pub(super) fn place(&self, id: Uuid, mut pending: PendingFile) -> io::Result<PathBuf> {
-        self.in_flight.lock().insert(id);
+        self.claim(id);
+        if !pending.synced {
+            File::open(&pending.path)?.sync_data()?;
+        }
         std::fs::rename(&pending.path, self.path(id))?;
         pending.placed = true;
         Ok(self.shard(id))
@@ -140,15 +183,22 @@ impl Files {
     }
 }
 
-/// A complete, synced file that waits for its commit; removed if dropped before.
+/// A complete file that waits for its commit; removed if dropped before.
 #[derive(Debug)]
 pub(super) struct PendingFile {
     path: PathBuf,
     len: u64,
+    /// Whether its data is; one that storage devices copy is not.
+    synced: bool,
     placed: bool,
 }
 
 impl PendingFile {
+    /// Opens it for reading, for as long as it is not in place.
+    pub(super) fn open(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -205,7 +255,7 @@ impl Incoming {
     fn create(&mut self) -> io::Result<Arc<File>> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path)?;
         let file = Arc::new(file);
-        let pending = PendingFile { path: self.path.clone(), len: 0, placed: false };
+        let pending = PendingFile { path: self.path.clone(), len: 0, synced: false, placed: false };
         self.file = Some((Arc::clone(&file), pending));
         Ok(file)
     }
@@ -217,8 +267,9 @@ impl Incoming {
         }
     }
 
-    /// Ends the payload: small ones as bytes, others with their file's data synced.
-    pub(super) async fn finish(mut self) -> io::Result<Received> {
+    /// Ends the payload: small ones as bytes, others with their file's data synced, if it is
+    /// to be kept rather than copied.
+    pub(super) async fn finish(mut self, keep: bool) -> io::Result<Received> {
         if self.file.is_none() && self.len <= self.inline as u64 {
             return Ok(Received::Bytes(self.waiting.concat()));
         }
@@ -228,6 +279,10 @@ impl Incoming {
             return Err(io::Error::other("no file to finish"));
         };
         pending.len = self.len;
+        if !keep {
+            return Ok(Received::File(pending));
+        }
+        pending.synced = true;
         tokio::task::spawn_blocking(move || sync_and_let_go(&file))
             .await
             .map_err(io::Error::other)??;
@@ -262,36 +317,61 @@ fn write_all(mut file: &File, pieces: &[Bytes]) -> io::Result<()> {
 
 type Reading = JoinHandle<io::Result<Bytes>>;
 
-/// The bytes of a file in pieces, the next one read while one is sent.
-pub(super) fn read_stream(file: File, len: u64) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let file = Arc::new(file);
-    let next = start_read(&file, 0, len);
-    futures_util::stream::unfold((file, 0, next), move |(file, at, next)| async move {
+/// Something that a payload's bytes can be read from.
+pub(super) trait Source: Send + Sync + 'static {
+    /// Reads exactly `want` bytes at an offset, which is a multiple of [`READ_PIECE`]. Blocks.
+    fn read(&self, at: u64, want: usize) -> io::Result<Bytes>;
+}
+
+impl Source for File {
+    fn read(&self, at: u64, want: usize) -> io::Result<Bytes> {
+        let mut piece = vec![0; want];
+        self.read_exact_at(&mut piece, at)?;
+        Ok(Bytes::from(piece))
+    }
+}
+
+impl Source for Bytes {
+    fn read(&self, at: u64, want: usize) -> io::Result<Bytes> {
+        let at = usize::try_from(at).ok();
+        let range = at.and_then(|at| Some(at..at.checked_add(want)?));
+        let range = range.filter(|range| range.end <= self.len());
+        range.map(|range| self.slice(range)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// How much to read at an offset of a payload.
+fn piece_len(len: u64, at: u64) -> usize {
+    usize::try_from(len - at).unwrap_or(usize::MAX).min(READ_PIECE)
+}
+
+/// The bytes of a payload in pieces, the next one read while one is sent.
+pub(super) fn read_stream(
+    source: impl Source,
+    len: u64,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let source = Arc::new(source);
+    let next = start_read(&source, 0, len);
+    futures_util::stream::unfold((source, 0, next), move |(source, at, next)| async move {
         let piece = match next?.await {
             Ok(Ok(piece)) => piece,
-            Ok(Err(error)) => return Some((Err(error), (file, len, None))),
-            Err(error) => return Some((Err(io::Error::other(error)), (file, len, None))),
+            Ok(Err(error)) => return Some((Err(error), (source, len, None))),
+            Err(error) => return Some((Err(io::Error::other(error)), (source, len, None))),
         };
         let at = at + piece.len() as u64;
-        let next = start_read(&file, at, len);
-        Some((Ok(piece), (file, at, next)))
+        let next = start_read(&source, at, len);
+        Some((Ok(piece), (source, at, next)))
     })
 }
 
-fn start_read(file: &Arc<File>, at: u64, len: u64) -> Option<Reading> {
-    let want = usize::try_from(len - at).unwrap_or(usize::MAX).min(READ_PIECE);
-    let file = Arc::clone(file);
-    (want > 0).then(|| {
-        tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; want];
-            file.read_exact_at(&mut piece, at)?;
-            Ok(Bytes::from(piece))
-        })
-    })
+fn start_read(source: &Arc<impl Source>, at: u64, len: u64) -> Option<Reading> {
+    let want = piece_len(len, at);
+    let source = Arc::clone(source);
+    (want > 0).then(|| tokio::task::spawn_blocking(move || source.read(at, want)))
 }
 
 /// Removes a file that another thread may just have removed.
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -44,6 +44,7 @@ pub(super) fn register(
         created_at: tx.now,
         approval: Approval::Approved,
         storage: true,
+        embedded: true,
         authenticator: false,
     };
     devices::add(tx, &device)?;

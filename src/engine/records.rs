@@ -40,6 +40,8 @@ pub(super) struct Device {
     pub approval: Approval,
     /// Whether it has the storage role now.
     pub storage: bool,
+    /// Whether it is the virtual one that a profile begins with: the engine's own disk.
+    pub embedded: bool,
     /// Whether it may vote now. Both roles at once are allowed (section A).
     pub authenticator: bool,
 }
@@ -135,13 +137,15 @@ pub(super) struct Payload {
     pub place: Place,
 }
 
-/// The two homes of payload bytes.
+/// Where the engine itself has payload bytes, whatever storage devices have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Place {
     /// A value of the database: one sync commits many.
     Record,
     /// A file of its own.
     File,
+    /// Nowhere: storage devices have them.
+    Devices,
 }
 
 /// Totals that must survive a restart.

@@ -29,6 +29,14 @@ pub(super) enum Refusal {
     Temporary,
     #[error("no storage device is registered")]
     NoStorage,
+    #[error("no storage device has the payload")]
+    NoCopy,
+    #[error("no other storage device has all that this one has: synchronize another first")]
+    LastHolder,
+    #[error("the storage devices have changed meanwhile: try again")]
+    HoldersChanged,
+    #[error("the device does not have the storage role")]
+    NotStorage,
     #[error("device not found")]
     NoDevice,
     #[error("the username is already taken")]
@@ -112,11 +120,15 @@ impl Refusal {
             | Self::NoInvitation => StatusCode::NOT_FOUND,
             Self::UsernameTaken => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoCopy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::AlreadyExchanged
             | Self::NoData
             | Self::Temporary
             | Self::NoStorage
+            | Self::LastHolder
+            | Self::HoldersChanged
+            | Self::NotStorage
             | Self::WrongPassword
             | Self::NotApproved
             | Self::Reviewed
@@ -136,7 +148,11 @@ impl Refusal {
         match self {
             Self::Parameter(field, _) | Self::AlreadyRetrieved(field) => field,
             Self::AlreadyInvited => "profileId",
-            Self::NotApproved | Self::Reviewed => "deviceIdentifier",
+            Self::NotApproved
+            | Self::Reviewed
+            | Self::LastHolder
+            | Self::HoldersChanged
+            | Self::NotStorage => "deviceIdentifier",
             Self::InUse | Self::NoAuthenticator => "votingConfigurationId",
             Self::Settled | Self::Attempts => "poolId",
             _ => "token",
@@ -156,6 +172,10 @@ impl Refusal {
             Self::NoData => "data_token.no_data",
             Self::Temporary => "data_token.temporary",
             Self::NoStorage => "storage.no_device",
+            Self::NoCopy => "storage.no_device_has_the_payload",
+            Self::LastHolder => "storage.last_holder",
+            Self::HoldersChanged => "storage.devices_changed",
+            Self::NotStorage => "storage.not_registered",
             Self::NoDevice => "device.not_found",
             Self::UsernameTaken => "profile.username_taken",
             Self::WrongPassword => "profile.wrong_password",

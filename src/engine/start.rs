@@ -32,9 +32,10 @@ use super::metrics::Metrics;
 use super::net::{Connection, CuttableListener};
 use super::payload::{Files, private_dir};
 use super::pools::News;
+use super::replicas::Replicas;
 use super::secrets::{DeviceSecrets, StreamTokens};
 use super::shape::Shape;
-use super::{EngineConfig, EngineError, api};
+use super::{EngineConfig, EngineError, api, storage};
 use crate::env::Env;
 use crate::protocol::public_key;
 
@@ -43,8 +44,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const SECRET: &[u8] = b"secret";
 const SECRET_LEN: usize = 32;
 const FORMAT: &[u8] = b"format";
-/// 2: devices have records of their own.
-const FORMAT_VERSION: u32 = 2;
+/// 2: devices have records of their own. 3: payloads may be on storage devices only.
+const FORMAT_VERSION: u32 = 3;
 
 /// A running engine. Dropped without [`Engine::shutdown`], it stops as after a crash:
 /// nothing acknowledged is lost.
@@ -77,6 +78,7 @@ impl Engine {
         let lock = lock(&config.dir)?;
         let (store, committing) = open_store(&config.dir, &env).await?;
         let secret = store.secret(&env).await?;
+        storage::look_for_devices(&store.db, &store.replicas)?;
         let app = Arc::new(App::new(Parts {
             public_key: public_key::encode(&engine_key(&secret)),
             stream_tokens: StreamTokens::new(&secret),
@@ -86,6 +88,7 @@ impl Engine {
             config,
             db: store.db,
             files: store.files,
+            replicas: store.replicas,
             listings: store.listings,
             committer: store.committer,
         }));
@@ -206,6 +209,7 @@ fn lock(dir: &Path) -> Result<File, EngineError> {
 struct Store {
     db: Arc<Db>,
     files: Arc<Files>,
+    replicas: Arc<Replicas>,
     listings: Arc<Listings>,
     committer: Committer,
     news: UnboundedReceiver<News>,
@@ -244,10 +248,17 @@ fn open_parts(dir: &Path, env: Env) -> Result<(Store, Writer), StorageError> {
     let db = Arc::new(Db::open(&records)?);
     let files = Arc::new(Files::open(dir.join("payloads"))?);
     let listings = Arc::new(Listings::default());
-    let parts = (Arc::clone(&db), Arc::clone(&files), Arc::clone(&listings));
+    let replicas = Arc::new(Replicas::open(dir.join("devices"))?);
     let (tell, news) = unbounded_channel();
-    let (committer, writer) = Writer::new(parts.0, parts.1, parts.2, env, tell)?;
-    Ok((Store { db, files, listings, committer, news }, writer))
+    let (committer, writer) = Writer::new(
+        Arc::clone(&db),
+        Arc::clone(&files),
+        Arc::clone(&replicas),
+        Arc::clone(&listings),
+        env,
+        tell,
+    )?;
+    Ok((Store { db, files, replicas, listings, committer, news }, writer))
 }
 
 /// Gives this thread, and the database's threads that it starts, a file mode mask of
@@ -325,12 +336,18 @@ async fn tell_news(app: Arc<App>, mut news: UnboundedReceiver<News>) {
     }
 }
 
-/// Removes payload files without a record, beside everything else.
+/// Removes payload files and copies without a record, beside everything else.
 fn sweep_files(app: &Arc<App>) {
-    let (db, files) = (Arc::clone(&app.db), Arc::clone(&app.files));
-    app.tasks.spawn_blocking(move || match files.sweep(&db) {
-        Ok(0) => {}
-        Ok(removed) => tracing::info!(removed, "payload files without a record removed"),
-        Err(error) => tracing::warn!(%error, "payload files could not be swept"),
+    let app = Arc::clone(app);
+    app.tasks.clone().spawn_blocking(move || {
+        let removed = match app.files.sweep(&app.db) {
+            Ok(removed) => app.sweep_copies().map(|copies| removed + copies),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "payload files without a record removed"),
+            Err(error) => tracing::warn!(%error, "payload files could not be swept"),
+        }
     });
 }

@@ -17,13 +17,13 @@
 
 use uuid::Uuid;
 
-use super::commit::{Received, Tx};
+use super::commit::{Arrival, Received, Tx};
 use super::db::{Records, Space, StorageError};
-use super::devices;
 use super::records::{
     Entry, FileMeta, Payload, RiskMeta, Token, context_key, expiry_key, order_key,
 };
 use super::refusal::Refusal;
+use super::replicas::Holders;
 use super::statistics::{self, Transaction};
 
 const MINUTE_MS: u64 = 60_000;
@@ -118,15 +118,15 @@ pub(super) fn fill(
     profile: Uuid,
     name: &str,
     id: Uuid,
-    received: Received,
+    arrival: Arrival,
 ) -> Result<(), Refusal> {
     let mut found = own(tx, profile, name, tx.now)?;
     if found.token.payload.is_some() {
         return Err(Refusal::AlreadyExchanged);
     }
-    need_storage(tx, profile)?;
+    let holders = need_storage(tx, profile)?;
     statistics::count(tx, profile, Transaction::Store)?;
-    found.token.payload = Some(tx.keep(id, received)?);
+    found.token.payload = Some(tx.keep(&holders, id, arrival)?);
     store(tx, &found.name, found.token)?;
     Ok(())
 }
@@ -154,9 +154,26 @@ pub(super) fn prolong(tx: &mut Tx<'_>, name: &str, until: u64) -> Result<(), Sto
     tx.put(Space::Tokens, name.as_bytes(), &entry)
 }
 
-fn need_storage(tx: &Tx<'_>, profile: Uuid) -> Result<(), Refusal> {
-    let storage = devices::all(tx, profile)?.iter().any(|device| device.storage);
-    if storage { Ok(()) } else { Err(Refusal::NoStorage) }
+fn need_storage(tx: &Tx<'_>, profile: Uuid) -> Result<Holders, Refusal> {
+    let holders = Holders::of(tx, profile)?;
+    if holders.is_empty() { Err(Refusal::NoStorage) } else { Ok(holders) }
+}
+
+/// Takes the data of a token into the engine's own store again, if the token still has it.
+pub(super) fn take_back(
+    tx: &mut Tx<'_>,
+    name: &str,
+    payload: Payload,
+    received: Received,
+) -> Result<(), StorageError> {
+    let Some(Entry::Token(mut token)) = tx.load::<Entry>(Space::Tokens, name.as_bytes())? else {
+        return Ok(());
+    };
+    if token.payload == Some(payload) {
+        token.payload = Some(tx.take_back(payload, received)?);
+        store(tx, name, *token)?;
+    }
+    Ok(())
 }
 
 /// Sets the file meta and makes the token permanent: under `permanent`, or under its own
@@ -220,19 +237,19 @@ pub(super) fn replace(
     profile: Uuid,
     name: &str,
     id: Uuid,
-    received: Received,
+    arrival: Arrival,
     change: MetaChange,
 ) -> Result<(), Refusal> {
     let mut found = own(tx, profile, name, tx.now)?;
     if found.token.expires_at.is_some() {
         return Err(Refusal::Temporary);
     }
-    need_storage(tx, profile)?;
+    let holders = need_storage(tx, profile)?;
     statistics::count(tx, profile, Transaction::Store)?;
     apply(tx, &mut found, change);
-    let old: Option<Payload> = found.token.payload.replace(tx.keep(id, received)?);
+    let old: Option<Payload> = found.token.payload.replace(tx.keep(&holders, id, arrival)?);
     if let Some(old) = old {
-        tx.discard(old);
+        tx.discard(profile, old)?;
     }
     store(tx, &found.name, found.token)?;
     Ok(())
@@ -295,7 +312,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, profile: Uuid, name: &str) -> Result<(), R
     tx.unlisted(profile, sequence);
     statistics::count(tx, profile, Transaction::Deletion)?;
     if let Some(payload) = payload {
-        tx.discard(payload);
+        tx.discard(profile, payload)?;
     }
     Ok(())
 }
@@ -308,7 +325,7 @@ pub(super) fn expire(tx: &mut Tx<'_>, expires_at: u64, name: &str) -> Result<(),
         Some(Entry::Token(token)) if token.expires_at == Some(expires_at) => {
             tx.remove(Space::Tokens, name.as_bytes());
             if let Some(payload) = token.payload {
-                tx.discard(payload);
+                tx.discard(token.profile, payload)?;
             }
         }
         Some(Entry::Alias { .. }) => tx.remove(Space::Tokens, name.as_bytes()),

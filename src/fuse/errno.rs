@@ -28,6 +28,7 @@ fn table(error: &VfsError) -> (Errno, Level) {
         E::Stale { .. } => (Errno::ESTALE, Level::WARN),
         E::TooLarge { .. } => (Errno::EFBIG, Level::WARN),
         E::StagingFull { .. } => (Errno::ENOSPC, Level::WARN),
+        E::AttributesFull { .. } => (Errno::ENOSPC, Level::DEBUG),
         E::TooManyLinks { .. } => (Errno::EMLINK, Level::DEBUG),
         E::NoAttr { .. } => (Errno::ENODATA, Level::DEBUG),
         E::Range { .. } => (Errno::ERANGE, Level::DEBUG),

@@ -168,6 +168,7 @@ fn client_config(service: &Service, config: &MountConfig) -> ClientConfig {
         service.username.clone(),
         service.password.clone(),
     );
+    client.password_source = service.password_source.clone();
     client.upstream_url = service.upstream_url.clone();
     client.downstream_url = service.downstream_url.clone();
     client.ca_file = service.ca_file.clone();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::privicore::Secret;
+use crate::privicore::{PasswordSource, Secret};
 use crate::telemetry::LogLevel;
 use crate::vfs::{Durability, Shown};
 
@@ -36,6 +36,8 @@ pub struct Service {
     pub username: String,
     /// Its password.
     pub password: Secret,
+    /// Where the password was read, and can be read again.
+    pub password_source: Option<PasswordSource>,
     /// Certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
     /// The vault's key.

@@ -157,6 +157,7 @@ impl Mounted for Arc<Controls> {
             "state": self.phase.borrow().as_str(),
             "api_url": self.api_url,
             "connected": self.client.health().connected,
+            "login": self.client.login_trouble().unwrap_or_else(|| "ok".to_owned()),
             "state_dir": self.state_dir.to_string_lossy(),
             "cache_dir": self.cache_dir.to_string_lossy(),
             "version": env!("CARGO_PKG_VERSION"),

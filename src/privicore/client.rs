@@ -125,6 +125,12 @@ impl Client {
         self.session.expires()
     }
 
+    /// What is wrong with the login and what to do about it, for a person; `None` while none
+    /// is known to be refused.
+    pub fn login_trouble(&self) -> Option<String> {
+        self.session.trouble()
+    }
+
     /// The authorization to go on with later ([`Client::resume`]); logs in if there is none.
     pub async fn authorize(&self) -> StoreResult<Authorization> {
         self.session.grant().await?;
@@ -158,6 +164,7 @@ impl Client {
         self.renew_early();
         let mut reply = self.http.send(call, Some(&grant.header)).await?;
         if reply.status == 401 {
+            self.session.renewal_over().await;
             let grant = self.session.renew(grant.generation).await?;
             reply = self.http.send(call, Some(&grant.header)).await?;
         }
@@ -190,12 +197,17 @@ impl Client {
 
     /// The same, but a reply outside 2xx comes back for the caller to judge.
     pub(super) async fn command_reply(&self, call: &Call) -> StoreResult<Reply> {
+        self.command_within(call, self.config.ack_timeout).await
+    }
+
+    /// The same for a command that may take longer than others: up to `limit`.
+    pub(super) async fn command_within(&self, call: &Call, limit: Duration) -> StoreResult<Reply> {
         self.ready(call.operation).await?;
         let reply = self.call(call).await?;
         if reply.is_success()
             && let Some(id) = awaited(&reply, call.operation)?
         {
-            self.settled(&id, call.operation).await?;
+            self.settled_within(&id, call.operation, limit).await?;
         }
         Ok(reply)
     }
@@ -205,10 +217,19 @@ impl Client {
     /// a vote holds is followed for longer, where the operation is one that can be held;
     /// otherwise it is `AwaitingApproval`.
     pub(super) async fn settled(&self, id: &str, operation: &'static str) -> StoreResult<()> {
+        self.settled_within(id, operation, self.config.ack_timeout).await
+    }
+
+    async fn settled_within(
+        &self,
+        id: &str,
+        operation: &'static str,
+        limit: Duration,
+    ) -> StoreResult<()> {
         let mut wait = self.channel.acks.wait(id);
         let mut state = self.channel.state();
         let mut joins = state.borrow_and_update().joins;
-        let mut deadline = Instant::now() + self.config.ack_timeout;
+        let mut deadline = Instant::now() + limit;
         let mut gap = self.config.probe_after;
         let mut probe = Instant::now() + gap;
         let mut held = false;
@@ -252,13 +273,13 @@ impl Client {
                 Ok(CommandStatus::Succeeded) => return Ok(()),
                 Ok(CommandStatus::Rejected(text)) => return Err(rejection(operation, &text)),
                 // It does not outlive the service's memory of it.
-                Ok(CommandStatus::Unknown) if held => return Err(self.unsettled(operation)),
+                Ok(CommandStatus::Unknown) if held => return Err(unsettled(operation, limit)),
                 _ if Instant::now() < deadline => {}
                 Ok(CommandStatus::Pending) if !held && self.may_be_held().await => {
                     holds::tell_held(None);
                     (held, deadline) = (true, Instant::now() + holds::FOLLOWED);
                 }
-                Ok(_) => return Err(self.unsettled(operation)),
+                Ok(_) => return Err(unsettled(operation, limit)),
                 Err(error) => return Err(error),
             }
         }
@@ -268,12 +289,6 @@ impl Client {
     /// vote: without a storage device, nothing that is stored is ever acknowledged (C.4.3).
     pub(super) async fn may_be_held(&self) -> bool {
         holds::can_be_held() && self.storage_devices().await != Some(0)
-    }
-
-    fn unsettled(&self, operation: &'static str) -> StoreError {
-        let limit = self.config.ack_timeout.as_secs_f32();
-        let what = format!("not acknowledged within {limit} s; its outcome is unknown");
-        StoreError::new(StoreErrorKind::TimedOut, operation, what)
     }
 
     /// Asks once where a command stands: `GET`, or `POST` where that is how it is asked
@@ -377,6 +392,12 @@ pub(super) fn awaited(reply: &Reply, operation: &'static str) -> StoreResult<Opt
     }
     // A synchronous 200 where a 202 is documented: its body may be anything else.
     Ok(reply.json().filter(|json| !json.is_string()).and_then(|_| reply.command_id()))
+}
+
+fn unsettled(operation: &'static str, limit: Duration) -> StoreError {
+    let limit = limit.as_secs_f32();
+    let what = format!("not acknowledged within {limit} s; its outcome is unknown");
+    StoreError::new(StoreErrorKind::TimedOut, operation, what)
 }
 
 pub(super) fn closed(operation: &'static str) -> StoreError {

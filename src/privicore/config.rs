@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::secret::Secret;
+use super::secret::{PasswordSource, Secret};
 use crate::protocol::directory::DirectoryCalls;
 
 /// Configuration of a [`Client`](super::Client).
@@ -23,6 +23,8 @@ pub struct ClientConfig {
     pub username: String,
     /// The profile's password.
     pub password: Secret,
+    /// Where another password may be found once this one is refused.
+    pub password_source: Option<PasswordSource>,
     /// Certificates (PEM) trusted beside the system's.
     pub ca_file: Option<PathBuf>,
     /// How long a command's acknowledgement is waited for before its outcome counts as
@@ -58,6 +60,7 @@ impl ClientConfig {
             downstream_url: None,
             username: username.into(),
             password: password.into(),
+            password_source: None,
             ca_file: None,
             ack_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),

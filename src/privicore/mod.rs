@@ -61,7 +61,7 @@ pub use directory::{Directory, DirectoryDevice, DirectoryInvitation, DirectoryUs
 pub use oauth::{AccessToken, AuthorizationCode, OauthApplication, OauthCredentials};
 pub use policies::{NewPolicy, Policy, PolicyEvent, PolicyTemplate};
 pub use reply::Authorization;
-pub use secret::Secret;
+pub use secret::{PasswordSource, Secret};
 pub use statistics::{TransactionCounts, TransactionStatistics};
 pub use storage::StorageDevice;
 pub use tokens::MetaChange;

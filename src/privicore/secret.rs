@@ -1,6 +1,8 @@
 //! Text that must never be shown: passwords, authorization tokens, URLs that carry one.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use url::Url;
 use zeroize::Zeroizing;
@@ -35,6 +37,50 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(redacted)")
+    }
+}
+
+/// Where a password comes from, to be read again once the service refuses the one in use:
+/// whoever changes it there need not start anything anew.
+#[derive(Clone)]
+pub struct PasswordSource {
+    read: Arc<dyn Fn() -> Option<Secret> + Send + Sync>,
+    every: Duration,
+    place: String,
+}
+
+impl PasswordSource {
+    /// A source that `read` reads, which may block and says `None` where it cannot; at most
+    /// once `every` so long. `place` names it for a person.
+    pub fn new(
+        place: impl Into<String>,
+        every: Duration,
+        read: impl Fn() -> Option<Secret> + Send + Sync + 'static,
+    ) -> Self {
+        Self { read: Arc::new(read), every, place: place.into() }
+    }
+
+    /// Its name, for a person.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The shortest time between two looks.
+    pub(super) fn every(&self) -> Duration {
+        self.every
+    }
+
+    /// What it says now; `None` also if that takes longer than `limit`.
+    pub(super) async fn look(&self, limit: Duration) -> Option<Secret> {
+        let read = Arc::clone(&self.read);
+        let looking = tokio::task::spawn_blocking(move || read());
+        tokio::time::timeout(limit, looking).await.ok()?.ok()?
+    }
+}
+
+impl fmt::Debug for PasswordSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PasswordSource({})", self.place)
     }
 }
 

@@ -5,12 +5,14 @@
 //! * A failed login is shared with those who queued behind it, and for a few
 //!   seconds more, so that a wrong password is not tried once per waiter.
 //! * Renewal ahead of expiry happens in the background (`Client::renew_early`): callers
-//!   go on with the old token, which still counts.
+//!   go on with the old token, which still counts. Where the service swaps tokens the old
+//!   one dies a moment before the new one is here: who is refused then waits for it.
+//! * A refused login is tried again with another password as soon as the password's source
+//!   has one; the refused one itself is tried again now and then only.
 //! * A session that was resumed with a token has no password: nothing renews it, and a
 //!   token that does not count any more is `Unauthenticated`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -21,7 +23,7 @@ use tokio::time::Instant;
 use super::config::ClientConfig;
 use super::http::{Call, Http};
 use super::reply::{Authorization, authorization};
-use super::secret::Secret;
+use super::secret::{PasswordSource, Secret};
 use crate::env::Env;
 use crate::protocol::path;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
@@ -31,10 +33,15 @@ use crate::store::{StoreError, StoreErrorKind, StoreResult};
 const RENEW_EARLY: Duration = Duration::from_secs(60);
 /// Between attempts to renew.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
+/// How long a refused caller waits for a renewal under way.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(3);
 /// How long a failed login answers for those that come after it.
 const FAILURE_SHARED: Duration = Duration::from_secs(2);
 /// The same where the service refused the credentials: services lock accounts.
 const REFUSAL_SHARED: Duration = Duration::from_secs(10);
+
+/// How long reading the password again may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
 
 /// A token in use, as a header. Its generation tells it from the ones before.
 #[derive(Clone)]
@@ -63,9 +70,14 @@ pub(super) struct Session {
     username: String,
     /// `None`: this session was resumed, or ended, and cannot log in.
     password: Mutex<Option<Secret>>,
+    source: Option<PasswordSource>,
+    /// When the source was last read.
+    looked: Mutex<Option<Instant>>,
+    /// Why the last login was refused, until one succeeds.
+    refused: Mutex<Option<String>>,
     current: Mutex<Option<Current>>,
     gate: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
-    renewing: AtomicBool,
+    renewing: watch::Sender<bool>,
     generation: watch::Sender<u64>,
 }
 
@@ -76,9 +88,12 @@ impl Session {
             env,
             username: config.username.clone(),
             password: Mutex::new(Some(config.password.clone())),
+            source: config.password_source.clone(),
+            looked: Mutex::new(None),
+            refused: Mutex::new(None),
             current: Mutex::new(None),
             gate: tokio::sync::Mutex::new(None),
-            renewing: AtomicBool::new(false),
+            renewing: watch::Sender::new(false),
             generation: watch::Sender::new(0),
         }
     }
@@ -156,15 +171,55 @@ impl Session {
         }
         if let Some((at, error)) = &*gate
             && at.elapsed() < shared_for(error)
+            && !(is_refusal(error) && self.another_password().await)
         {
             return Err(error.clone());
         }
-        let outcome = match self.login().await {
-            Ok(authorization) => self.adopt(authorization),
-            Err(error) => Err(error),
-        };
+        let mut outcome = self.login().await;
+        if outcome.as_ref().is_err_and(is_refusal) && self.another_password().await {
+            outcome = self.login().await;
+        }
+        *self.refused.lock() =
+            outcome.as_ref().err().filter(|e| is_refusal(e)).map(|e| e.message.clone());
+        let outcome = outcome.and_then(|authorization| self.adopt(authorization));
         *gate = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
         outcome
+    }
+
+    /// Looks whether the password's source has another one than was refused, and takes it.
+    async fn another_password(&self) -> bool {
+        let Some(source) = &self.source else { return false };
+        let recently = |at: Instant| at.elapsed() < source.every();
+        if self.password.lock().is_none() || self.looked.lock().is_some_and(recently) {
+            return false;
+        }
+        let found = source.look(LOOK_LIMIT).await;
+        *self.looked.lock() = Some(Instant::now());
+        let mut password = self.password.lock();
+        let other = found.filter(|found| password.as_ref().is_some_and(|used| used != found));
+        if other.is_some() {
+            tracing::info!("the password was changed where it is kept: trying the new one");
+            *password = other;
+            return true;
+        }
+        false
+    }
+
+    /// What is wrong with the login and what helps, for a person; `None` if nothing is known.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let why = self.refused.lock().clone()?;
+        let name = &self.username;
+        Some(match &self.source {
+            Some(source) => format!(
+                "the service refuses the login of {name}: {why}. Put the right password into \
+                 {}; it is read again, without a new mount",
+                source.place()
+            ),
+            None => format!(
+                "the service refuses the login of {name}: {why}. Unmount, and mount again with \
+                 the right password"
+            ),
+        })
     }
 
     async fn login(&self) -> StoreResult<Authorization> {
@@ -242,7 +297,15 @@ impl Session {
     /// Whether the caller should renew the token in the background; says so to one
     /// caller at a time, who ends with [`Session::renewed`].
     pub(super) fn should_renew(&self) -> bool {
-        self.is_due() && !self.renewing.swap(true, Ordering::AcqRel)
+        self.is_due() && !self.renewing.send_replace(true)
+    }
+
+    /// Waits for a renewal in the background to end, but not long: it may itself be what
+    /// waits.
+    pub(super) async fn renewal_over(&self) {
+        let mut renewing = self.renewing.subscribe();
+        // The sender is in `self`, so only the time can run out.
+        let _ = tokio::time::timeout(RENEWAL_LIMIT, renewing.wait_for(|renewing| !renewing)).await;
     }
 
     /// Ends what [`Session::should_renew`] began. A failed renewal is left alone for a
@@ -251,7 +314,7 @@ impl Session {
         if !succeeded && let Some(current) = &mut *self.current.lock() {
             current.renew_at = Some(self.env.clock.now() + RENEWAL_PAUSE);
         }
-        self.renewing.store(false, Ordering::Release);
+        self.renewing.send_replace(false);
     }
 
     /// `text` without the token, should the service have repeated it.
@@ -263,6 +326,10 @@ impl Session {
             _ => text,
         }
     }
+}
+
+fn is_refusal(error: &StoreError) -> bool {
+    error.kind == StoreErrorKind::Unauthenticated
 }
 
 fn shared_for(error: &StoreError) -> Duration {

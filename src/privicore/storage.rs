@@ -1,6 +1,6 @@
 //! Storage devices (protocol C.6).
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -13,6 +13,8 @@ use crate::protocol::{old_path, path};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 const LIST: &str = "list-storage";
+/// How long a change of a storage device may take: all that the profile has stored is read.
+const CHANGED_WITHIN: Duration = Duration::from_secs(6 * 3_600);
 
 /// A device that stores payloads. Of its fields the sources document none for certain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +67,8 @@ impl Client {
         let mut unknown = None;
         for path in paths {
             let call = Call::form(operation, *path, &[("deviceIdentifier", identifier)]);
-            let reply = self.command_reply(&call).await.map_err(|e| e.on(identifier))?;
+            let reply =
+                self.command_within(&call, CHANGED_WITHIN).await.map_err(|e| e.on(identifier))?;
             if reply.is_success() {
                 return Ok(());
             }

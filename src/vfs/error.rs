@@ -47,6 +47,8 @@ pub enum VfsError {
     TooLarge { what: String },
     #[error("{what}: the staging area is full: {why}")]
     StagingFull { what: String, why: String },
+    #[error("{what}: no room for more attributes: their names would exceed 64 KiB")]
+    AttributesFull { what: String },
     #[error("{what}: too many links")]
     TooManyLinks { what: String },
     #[error("{what}: no such attribute")]
@@ -91,6 +93,7 @@ impl VfsError {
             | Self::Stale { what }
             | Self::TooLarge { what }
             | Self::StagingFull { what, .. }
+            | Self::AttributesFull { what }
             | Self::TooManyLinks { what }
             | Self::NoAttr { what }
             | Self::Range { what }

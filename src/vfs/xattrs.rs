@@ -37,6 +37,9 @@ const SET_GROUP_ID: u16 = 0o2000;
 const NAME_LIMIT: usize = 255;
 const VALUE_LIMIT: usize = 65_536;
 
+/// Longest list of names that can be asked for (`XATTR_LIST_MAX`): more would never be seen.
+const LIST_LIMIT: usize = 65_536;
+
 impl Vfs {
     /// The value of an attribute.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> VfsResult<Vec<u8>> {
@@ -140,6 +143,13 @@ impl Vfs {
             (XattrMode::Create, true) => return Err(VfsError::Exists { what: what() }),
             (XattrMode::Replace, false) => return Err(VfsError::NoAttr { what: what() }),
             _ => {}
+        }
+        if inode.xattr(name).is_none() {
+            let names = inode.xattrs.iter().filter(|(_, (_, value))| value.is_some());
+            let listed: usize = names.map(|(name, _)| name.len() + 1).sum();
+            if listed + name.len() + 1 > LIST_LIMIT {
+                return Err(VfsError::AttributesFull { what: self.name_of(ino) });
+            }
         }
         if name == acl::ACCESS || name == acl::DEFAULT {
             return self.set_acl(caller, &inode, name, value);

@@ -154,6 +154,49 @@ impl Engine {
         assert!(reply.status < 300, "fault plan: {reply:?}");
     }
 
+    /// How long tokens live from now on (needs `--test-controls`).
+    pub(crate) fn session_life(&self, life: Duration) {
+        self.sessions(&serde_json::json!({ "life_ms": life.as_millis() as u64 }));
+    }
+
+    /// Revokes every authorization token that there is (needs `--test-controls`).
+    pub(crate) fn revoke_all(&self) {
+        self.sessions(&serde_json::json!({ "revoke": true }));
+    }
+
+    fn sessions(&self, order: &Value) {
+        let body = order.to_string();
+        let headers = [("Content-Type", "application/json")];
+        let path = "/_engine/sessions";
+        let reply = http::request("POST", &self.api_url, path, &headers, body.as_bytes());
+        let reply = reply.unwrap();
+        assert!(reply.status < 300, "sessions: {reply:?}");
+    }
+
+    /// Gives the profile an approved device without a role; its identifier.
+    pub(crate) fn add_device(&self, login: &Login, name: &str) -> String {
+        let token = self.authenticate(login);
+        let fields = [("deviceName", name)];
+        let id = self.command("/device/request-unique-identifier", Some(&token), &fields);
+        let path = "/device/retrieve-unique-identifier";
+        let reply = self.post(path, Some(&token), &[("id", &id)]);
+        let device = reply.json()["deviceIdentifier"].as_str().unwrap().to_owned();
+        let fields = [("deviceIdentifier", device.as_str())];
+        self.command("/device/approve-device", Some(&token), &fields);
+        device
+    }
+
+    /// Changes the profile's password, as another machine would.
+    pub(crate) fn change_password(&self, login: &Login, new: &str) {
+        let token = self.authenticate(login);
+        let fields = [
+            ("oldPassword", login.password.as_str()),
+            ("newPassword", new),
+            ("newPasswordRepeat", new),
+        ];
+        self.command("/profile/change-password", Some(&token), &fields);
+    }
+
     /// Sets the wire variants (needs `--test-controls`).
     pub(crate) fn shape(&self, shape: &Value) {
         let body = shape.to_string();

@@ -77,7 +77,7 @@ pub(super) async fn authenticate(
     if !app.stretch(move || profile.password.verify(&password)).await? {
         return Err(Refusal::Credentials);
     }
-    let (token, expires_at) = start_session(&app, id, app.config.session_ttl).await?;
+    let (token, expires_at) = start_session(&app, id, app.session_ttl()).await?;
     let body = json!({ "authorizationToken": token, "expiresAt": rfc3339(expires_at) });
     Ok(reply::ok(&body))
 }
@@ -149,7 +149,7 @@ pub(super) async fn reauthorize(
     let ttl = match fields.number("ttl")? {
         Some(ttl) if AUTHORIZATION_TTLS.contains(&ttl) => Duration::from_secs(ttl),
         Some(_) => return Err(Refusal::parameter("ttl", "not one of the lifetimes offered")),
-        None => app.config.session_ttl,
+        None => app.session_ttl(),
     };
     if caller.application.is_some() {
         // It has a refresh token for that; here it would become a login with every right.

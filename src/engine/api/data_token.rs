@@ -130,10 +130,9 @@ pub(super) async fn exchange(
     let text = fields.get("data").ok_or_else(|| Refusal::parameter("data", "missing"))?;
     let bytes = inline_payload(&app, text)?;
     let id = app.new_id();
+    let arrival = app.arrive(caller.0.profile, id, Received::Bytes(bytes)).await?;
     let question = question(caller, Operation::Exchange, &name);
-    let step = move |tx: &mut Tx<'_>, profile| {
-        tokens::fill(tx, profile, &name, id, Received::Bytes(bytes))
-    };
+    let step = move |tx: &mut Tx<'_>, profile| tokens::fill(tx, profile, &name, id, arrival);
     Ok(command(&app, path::EXCHANGE, question, step).await)
 }
 
@@ -260,10 +259,10 @@ pub(super) async fn update_data(
     let bytes = inline_payload(&app, &update.data)?;
     let change = update.change();
     let (id, name) = (app.new_id(), update.data_token);
+    let arrival = app.arrive(caller.0.profile, id, Received::Bytes(bytes)).await?;
     let question = question(caller, Operation::Replace, &name);
-    let step = move |tx: &mut Tx<'_>, profile| {
-        tokens::replace(tx, profile, &name, id, Received::Bytes(bytes), change)
-    };
+    let step =
+        move |tx: &mut Tx<'_>, profile| tokens::replace(tx, profile, &name, id, arrival, change);
     Ok(command(&app, path::UPDATE_DATA, question, step).await)
 }
 

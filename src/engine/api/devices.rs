@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::params::{Caller, Fields};
-use super::{command, reply};
+use super::{command, reply, storage};
 use crate::engine::app::App;
 use crate::engine::commit::{Durability, Tx};
 use crate::engine::db::{Records, Space};
@@ -69,6 +69,7 @@ pub(super) async fn request(
             created_at: tx.now,
             approval: Approval::Pending,
             storage: false,
+            embedded: false,
             authenticator: false,
         };
         devices::add(tx, &device)?;
@@ -200,7 +201,8 @@ pub(super) async fn reject(
     .await)
 }
 
-/// `POST /device/remove`.
+/// `POST /device/remove`; as with `/storage/remove`, a storage device stays while it is the
+/// last holder of something.
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -208,7 +210,7 @@ pub(super) async fn remove(
 ) -> Result<Response, Refusal> {
     let identifier = own(&app, caller, &fields)?;
     let (op, profile) = (path::DEVICE_REMOVE, caller.profile);
-    Ok(command::plain(&app, op, profile, move |tx| devices::remove(tx, profile, &identifier)).await)
+    Ok(storage::leave(&app, op, profile, identifier, devices::remove).await)
 }
 
 /// `GET /device/retrieve-device-configuration/{deviceIdentifier}`.

@@ -27,9 +27,9 @@ use crate::engine::faults::{DOWNSTREAM, Fault, Moment, UPSTREAM};
 use crate::engine::gate::{Operation, Question};
 use crate::engine::governance::TIME_LIMIT;
 use crate::engine::net::Connection;
-use crate::engine::records::Place;
 use crate::engine::refusal::Refusal;
-use crate::engine::{payload, tokens};
+use crate::engine::storage::Pieces;
+use crate::engine::tokens;
 
 const AUTH: &str = "auth";
 /// Longest time that a reservation can wait for a vote, and then its time to live.
@@ -84,22 +84,12 @@ pub(super) async fn get(
     Ok((headers, Body::from_stream(pieces)).into_response())
 }
 
-type Pieces = stream::BoxStream<'static, io::Result<Bytes>>;
-
 /// Redeems the token and opens the payload, with the fault that is due.
 async fn download(app: &Arc<App>, uri: &Uri) -> Result<(Ticket, Pieces), Refusal> {
     let token = auth(uri).ok_or(Refusal::Unauthorized)?;
     let ticket = app.downloads.redeem(&token, app.now()).ok_or(Refusal::Unauthorized)?;
-    let pieces: Pieces = match ticket.payload.place {
-        Place::Record => {
-            let bytes = app.payload_bytes(ticket.payload).await?;
-            stream::iter([Ok(bytes)]).boxed()
-        }
-        Place::File => {
-            let file = app.files.read(ticket.payload.id).map_err(|_| Refusal::NotFound)?;
-            payload::read_stream(file, ticket.payload.len).boxed()
-        }
-    };
+    app.need_copy(ticket.profile, ticket.payload).await?;
+    let pieces = app.pieces(ticket.profile, ticket.payload)?;
     let counter = Arc::clone(app);
     let pieces = pieces.inspect(move |piece| {
         if let Ok(piece) = piece {
@@ -159,9 +149,11 @@ pub(super) async fn upload(
     let profile = claim(&app, &name, auth.clone())?;
     let id = app.new_id();
     let fault = app.faults.strike(Moment::Stream, &[UPSTREAM]);
-    let received = receive(&app, id, request.into_body(), fault, &connection).await?;
+    let keep = app.keeps_uploads(profile)?;
+    let received = receive(&app, id, request.into_body(), keep, fault, &connection).await?;
+    let arrival = app.arrive(profile, id, received).await?;
     let question = Question { profile, operation: Operation::Exchange, object: name.clone() };
-    let step = move |tx: &mut Tx<'_>| tokens::fill(tx, profile, &name, id, received);
+    let step = move |tx: &mut Tx<'_>| tokens::fill(tx, profile, &name, id, arrival);
     if app.must_vote(&question)? {
         // The reservation lives longer while it is held, and so does what its upload token
         // has been used for.
@@ -190,6 +182,7 @@ async fn receive(
     app: &App,
     id: uuid::Uuid,
     body: Body,
+    keep: bool,
     fault: Option<Fault>,
     connection: &Connection,
 ) -> Result<Received, Refusal> {
@@ -212,5 +205,5 @@ async fn receive(
             return Err(Refusal::parameter("body", "cut by the fault plan"));
         }
     }
-    incoming.finish().await.map_err(failed)
+    incoming.finish(keep).await.map_err(failed)
 }
