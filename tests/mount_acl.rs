@@ -11,7 +11,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Lab, let_others_reach, run, run_ok};
+use common::{Lab, assert_errno, attributes, let_others_reach, run, run_ok};
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -96,4 +98,22 @@ fn a_named_user_is_let_in_and_another_is_not() {
     assert!(!read_as("65533").success(), "another user is not named");
     run_ok(Command::new("setfacl").args(["-m", "m::-"]).arg(root.join("secret")), PATIENCE);
     assert!(!read_as("65534").success(), "the mask takes it away");
+}
+
+/// As long as the list of names can be asked for, attributes can be added.
+#[test]
+fn attributes_have_an_end() {
+    let lab = Lab::new();
+    let machine = lab.mounted("a");
+    let file = machine.path("file");
+    fs::write(&file, "x").unwrap();
+    let set = |name: &str| attributes::set(&file, name, b"v", XattrFlags::empty());
+    let name = |n: usize| format!("user.{n:0>200}");
+    let fit = 65_536 / (name(0).len() + 1);
+    (0..fit).for_each(|n| set(&name(n)).unwrap());
+    assert_errno(set(&name(fit)), Errno::NOSPC);
+    assert_eq!(attributes::list(&file).unwrap().len(), fit);
+    set(&name(0)).unwrap();
+    attributes::remove(&file, &name(1)).unwrap();
+    set(&name(fit)).unwrap();
 }

@@ -36,9 +36,11 @@ const CACHE_BYTES: u64 = 16 << 20;
 
 /// Memory of one keyspace's write buffer; there are two.
 const MEMTABLE_BYTES: u64 = 8 << 20;
-/// Bytes written and not flushed from which on writers wait, and how long one does at most.
+/// Bytes written and not flushed from which on writers wait; how often at most, and for how
+/// long each time.
 const WRITE_BUFFERS: u64 = 5 * MEMTABLE_BYTES;
-const HELD_BACK: Duration = Duration::from_secs(10);
+const HELD_BACK: u32 = 2_000;
+const HELD_BACK_PAUSE: Duration = Duration::from_millis(5);
 
 /// A local database failure.
 #[derive(Debug, thiserror::Error)]
@@ -129,10 +131,11 @@ impl Db {
     /// meanwhile without a bound: while they are busy with a compaction, large records that
     /// are written again and again would fill the memory.
     fn hold_back(&self) {
-        let last = std::time::Instant::now() + HELD_BACK;
-        while self.database.write_buffer_size() > WRITE_BUFFERS && std::time::Instant::now() < last
-        {
-            std::thread::sleep(Duration::from_millis(2));
+        for _ in 0..HELD_BACK {
+            if self.database.write_buffer_size() <= WRITE_BUFFERS {
+                return;
+            }
+            std::thread::sleep(HELD_BACK_PAUSE);
         }
     }
 
