@@ -11,13 +11,18 @@ use std::sync::Arc;
 use client_support::Bench;
 use conformance::{Offers, suite};
 use privicorefs::engine::{
-    CommandBody, ConfigureReply, Download, Inline, ListForm, Reauthorize, Shape, StatusMethod,
-    StreamField,
+    CommandBody, ConfigureReply, Download, HeldSign, Inline, ListForm, ListItems, Reauthorize,
+    Shape, StatusMethod, StreamField, TemporaryReply, UpdateCalls,
 };
 
 async fn runs(shape: Shape) {
+    let offers = Offers {
+        update_meta: matches!(shape.update, UpdateCalls::Both | UpdateCalls::Form),
+        marks: shape.items != ListItems::Flat,
+        full_listing: shape.items != ListItems::Flat,
+    };
     let bench = Bench::with(shape).await;
-    suite(Arc::clone(&bench.client) as Arc<_>, Offers::ALL).await;
+    suite(Arc::clone(&bench.client) as Arc<_>, offers).await;
     bench.end().await;
 }
 
@@ -53,6 +58,11 @@ shapes! {
     reauthorize_replace: reauthorize = Reauthorize::Replace;
     inline_off: inline = Inline::Off;
     inline_after_note: inline = Inline::AfterNote;
+    temporary_pair: temporary = TemporaryReply::Pair;
+    items_flat: items = ListItems::Flat;
+    items_nested: items = ListItems::Nested;
+    update_json: update = UpdateCalls::Json;
+    update_form: update = UpdateCalls::Form;
 }
 
 /// The least that any source documents, all at once.
@@ -67,6 +77,10 @@ async fn every_other_variant_at_once() {
         status: StatusMethod::Post,
         reauthorize: Reauthorize::Replace,
         inline: Inline::Off,
+        temporary: TemporaryReply::Pair,
+        items: ListItems::Nested,
+        update: UpdateCalls::Form,
+        held: HeldSign::Silent,
     })
     .await;
 }

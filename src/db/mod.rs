@@ -38,7 +38,7 @@ const CACHE_BYTES: u64 = 16 << 20;
 const MEMTABLE_BYTES: u64 = 8 << 20;
 /// Bytes written and not flushed from which on writers wait; how often at most, and for how
 /// long each time.
-const WRITE_BUFFERS: u64 = 5 * MEMTABLE_BYTES;
+const WRITE_BUFFERS: u64 = 3 * MEMTABLE_BYTES;
 const HELD_BACK: u32 = 2_000;
 const HELD_BACK_PAUSE: Duration = Duration::from_millis(5);
 

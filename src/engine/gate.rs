@@ -26,6 +26,7 @@ use super::governance::{self, Governance, Policy};
 use super::pools::{self, News, Opening, Pool, Status, Subject};
 use super::records::{Approval, RiskMeta, Token};
 use super::refusal::Refusal;
+use super::shape::HeldSign;
 use super::templates::Event;
 use super::time::rfc3339;
 use super::{devices, tokens};
@@ -250,7 +251,9 @@ impl App {
     /// Says again that a command waits for a vote, if it does.
     pub(super) fn remind(&self, command: Uuid) {
         let held = self.gate.held.lock().get(&command).copied();
-        if let Some((profile, pool)) = held {
+        if let Some((profile, pool)) = held
+            && self.shape.read().held == HeldSign::Told
+        {
             let body = json!({ "message": "awaiting approval", "poolId": pool });
             self.push(profile, &ack_message(command, protocol::STATUS_PENDING, &body));
         }

@@ -82,8 +82,8 @@ pub use self::db::StorageError;
 pub use self::faults::{Fault, FaultPlan, Rule, When};
 pub use self::metrics::Metrics;
 pub use self::shape::{
-    CommandBody, ConfigureReply, Download, Inline, ListForm, Reauthorize, Shape, StatusMethod,
-    StreamField,
+    CommandBody, ConfigureReply, Download, HeldSign, Inline, ListForm, ListItems, Reauthorize,
+    Shape, StatusMethod, StreamField, TemporaryReply, UpdateCalls,
 };
 pub use self::start::Engine;
 

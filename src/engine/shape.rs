@@ -25,6 +25,68 @@ pub struct Shape {
     pub reauthorize: Reauthorize,
     /// Whether payloads up to the inline limit come inside the channel message.
     pub inline: Inline,
+    /// Answer of retrieve-temporary-data-token (C.4.2).
+    pub temporary: TemporaryReply,
+    /// Members of a listing's items (C.4.7).
+    pub items: ListItems,
+    /// Which of the two update calls there are (C.4.8, D.3).
+    pub update: UpdateCalls,
+    /// Whether a command that a vote holds says so (section A).
+    pub held: HeldSign,
+}
+
+/// What retrieve-temporary-data-token answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TemporaryReply {
+    /// Everything that any source names.
+    #[default]
+    Union,
+    /// `{"token", "stream"}`.
+    Pair,
+    /// The token as a bare string; no upload stream.
+    Bare,
+    /// `{"uuid", "createdAt", "token", "context", "ttl"}`; no upload stream.
+    Vendor,
+}
+
+/// The members of a listing's items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListItems {
+    /// Nested `meta`, and flat members beside it.
+    #[default]
+    Union,
+    /// `token`, `context`, `fileName`, `extension`, `size`, `createdAt`.
+    Flat,
+    /// `uuid`, `createdAt`, `profile`, `context`, `token`, `meta`.
+    Nested,
+}
+
+/// The calls that change a stored token; the others answer 404.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpdateCalls {
+    /// Both.
+    #[default]
+    Both,
+    /// The form that changes metadata.
+    Form,
+    /// The JSON call that replaces the payload.
+    Json,
+    /// None.
+    Neither,
+}
+
+/// What tells that a command waits for a vote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldSign {
+    /// A message with status 1 that names the pool.
+    #[default]
+    Told,
+    /// Nothing: its acknowledgement is late.
+    Silent,
 }
 
 /// The body variants of B.3, numbered there from 1.

@@ -1,4 +1,4 @@
-//! The allocator's settings: the one unsafe call of the mount.
+//! The allocator's settings: the unsafe calls of the mount.
 
 /// Arenas of the allocator. Each thread would get one of its own otherwise, and each
 /// keeps what it once held: tens of MiB per arena under load.
@@ -22,5 +22,17 @@ pub(super) fn tune() {
         // SAFETY: sets a parameter of the allocator; takes no pointer, and is called while
         // this is the only thread. A refusal leaves the default, which is correct too.
         unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+/// Gives back memory that is free between what is in use. The trim that glibc makes by itself
+/// ends at the first block in use, and after a burst of small records one is always near the
+/// heap's end.
+#[allow(unsafe_code, reason = "std has no malloc_trim(3)")]
+pub(super) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer and moves nothing that is in use; any thread may call it.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

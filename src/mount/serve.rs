@@ -24,6 +24,8 @@ use crate::vfs::{Vfs, VfsConfig};
 /// Worker threads of the runtime: what is CPU-bound below (sealing) runs on them too.
 const MIN_WORKERS: usize = 2;
 const MAX_WORKERS: usize = 4;
+/// How often free memory is given back.
+const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// How long the mount may take to answer its first question.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a detached mount may live on in open files before the process ends anyway.
@@ -152,6 +154,7 @@ async fn serve_vfs(
         }
     };
     let hints = follow_hints(vault, &vfs);
+    let trims = tokio::spawn(give_back_memory());
     let controls = Controls::new(config, vault, &vfs, &session);
     let server = open_for_requests(config, socket, vault, &controls, ready);
     let budget = match &server {
@@ -159,12 +162,22 @@ async fn serve_vfs(
         Err(_) => Instant::now(),
     };
     hints.abort();
+    trims.abort();
     controls.enter(Phase::Draining);
     let left = stop(config, &session, vfs, budget).await;
     controls.close(left);
     let server = server?;
     server.finish(CONTROL_LIMIT).await;
     Ok(Ended { left })
+}
+
+/// Keeps the process no larger than what it uses.
+async fn give_back_memory() {
+    loop {
+        tokio::time::sleep(TRIM_EVERY).await;
+        // Some milliseconds under the allocator's lock: not on a worker of the runtime.
+        let _ = spawn_blocking(allocator::give_back).await;
+    }
 }
 
 /// Listens for requests, and tells whoever waits that the mount answers.

@@ -20,7 +20,7 @@ use crate::engine::db::{Records, Space};
 use crate::engine::gate::{Operation, Question};
 use crate::engine::records::{Command, FileMeta, RiskMeta};
 use crate::engine::refusal::Refusal;
-use crate::engine::shape::{ConfigureReply, StreamField};
+use crate::engine::shape::{ConfigureReply, StreamField, TemporaryReply, UpdateCalls};
 use crate::engine::time::rfc3339;
 use crate::engine::tokens::{self, MetaChange, Reservation};
 use crate::engine::{answers, secrets};
@@ -106,7 +106,17 @@ pub(super) async fn temporary(
         body["stream_server_id"] = json!(server);
         body["stream_server_port"] = json!(port);
     }
-    Ok(reply::ok(&body))
+    let temporary = app.shape.read().temporary;
+    let only = |names: &[&str]| {
+        let kept = names.iter().map(|&name| (name.to_owned(), body[name].clone()));
+        Value::Object(kept.collect())
+    };
+    Ok(reply::ok(&match temporary {
+        TemporaryReply::Union => body,
+        TemporaryReply::Pair => only(&["token", "stream"]),
+        TemporaryReply::Bare => body["token"].clone(),
+        TemporaryReply::Vendor => only(&["uuid", "createdAt", "token", "context", "ttl"]),
+    }))
 }
 
 /// The sealed bytes behind a base64 text, within the inline limit.
@@ -196,6 +206,9 @@ pub(super) async fn update_meta(
     caller: KeyedCaller,
     fields: Fields,
 ) -> Result<Response, Refusal> {
+    if matches!(app.shape.read().update, UpdateCalls::Json | UpdateCalls::Neither) {
+        return Err(Refusal::NotFound);
+    }
     let name = fields.required("token")?;
     let change = MetaChange {
         file_name: fields.text("fileName")?,
@@ -256,6 +269,9 @@ pub(super) async fn update_data(
     caller: KeyedCaller,
     Json(update): Json<Update>,
 ) -> Result<Response, Refusal> {
+    if matches!(app.shape.read().update, UpdateCalls::Form | UpdateCalls::Neither) {
+        return Err(Refusal::NotFound);
+    }
     let bytes = inline_payload(&app, &update.data)?;
     let change = update.change();
     let (id, name) = (app.new_id(), update.data_token);

@@ -19,6 +19,7 @@ use crate::engine::commit::Durability;
 use crate::engine::db::{Item, Records, Space, StorageError, View};
 use crate::engine::records::{Entry, Token, context_prefix, order_key};
 use crate::engine::refusal::Refusal;
+use crate::engine::shape::ListItems;
 use crate::engine::time::rfc3339;
 
 /// What a listing asks for.
@@ -51,7 +52,9 @@ pub(super) async fn list(
             scan(move || filtered(&app.db.view(), &asked)).await?
         }
     };
-    let items: Vec<Value> = items.iter().map(|(name, token)| item(name, token)).collect();
+    let form = app.shape.read().items;
+    let shown = items.iter().map(|(name, token)| of_form(form, item(name, token)));
+    let items: Vec<Value> = shown.collect();
     Ok(pages::shown(&app, &items, count, (page, per_page)))
 }
 
@@ -188,6 +191,16 @@ fn permanent(view: &View<'_>, name: &str) -> Result<Option<Token>, StorageError>
         Entry::Token(token) if token.expires_at.is_none() => Some(*token),
         _ => None,
     }))
+}
+
+/// An item with the members that a form has.
+fn of_form(form: ListItems, item: Value) -> Value {
+    let names: &[&str] = match form {
+        ListItems::Union => return item,
+        ListItems::Flat => &["token", "context", "fileName", "extension", "size", "createdAt"],
+        ListItems::Nested => &["uuid", "createdAt", "profile", "context", "token", "meta"],
+    };
+    names.iter().map(|&name| (name.to_owned(), item[name].clone())).collect()
 }
 
 /// The union of the documented item shapes: nested `meta`, and flat members beside it.
