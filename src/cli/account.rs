@@ -1,16 +1,14 @@
 //! `account`: the profile, its login and its public key (protocol C.2, C.3).
 
-use std::path::PathBuf;
-
 use clap::builder::PossibleValue;
-use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::kept::Kept;
 use super::output::Output;
-use super::session::{self, Connect, SessionError};
+use super::prompt::NewPassword;
+use super::session::{self, Plain, SessionError};
 use super::{Exit, prompt};
-use crate::config;
 use crate::env::Env;
 use crate::privicore::{Authorization, Client, PublicKey, Secret, format_rfc3339};
 use crate::store::{StoreError, StoreErrorKind};
@@ -46,24 +44,10 @@ pub(super) enum AccountCommand {
     Key(KeyCommand),
 }
 
-/// A command without arguments of its own.
-#[derive(Args, Debug)]
-pub(super) struct Plain {
-    #[command(flatten)]
-    connect: Connect,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 #[derive(Args, Debug)]
 pub(super) struct PasswordArgs {
-    /// File with the new password, mode 0600
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    new_password_file: Option<PathBuf>,
-    /// Command whose first line of output is the new password, run by `sh -c`
-    #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_file")]
-    new_password_command: Option<String>,
+    #[command(flatten)]
+    new: NewPassword,
     #[command(flatten)]
     plain: Plain,
 }
@@ -279,8 +263,7 @@ fn password(args: &PasswordArgs, output: &Output) -> anyhow::Result<Exit> {
     let plain = &args.plain;
     let connection = plain.connect.resolve()?;
     let given = session::service(&connection)?.password.clone();
-    let (file, command) = (args.new_password_file.as_deref(), args.new_password_command.as_deref());
-    let new = config::secret(file, command)?;
+    let new = args.new.given()?;
     let current = match &given {
         Some(password) => password.clone(),
         None => prompt::secret("current password", output)?,

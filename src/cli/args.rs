@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use super::account::AccountCommand;
+use super::directory::DirectoryCommand;
+use super::oauth::OauthCommand;
 use super::storage::StorageCommand;
 use super::token::TokenCommand;
 use crate::config::Layer;
@@ -52,6 +54,12 @@ pub(super) enum Command {
     /// Storage devices
     #[command(subcommand)]
     Storage(Box<StorageCommand>),
+    /// Directories: organisations with their users
+    #[command(subcommand)]
+    Directory(Box<DirectoryCommand>),
+    /// OAuth applications, and the tokens that they act with
+    #[command(subcommand)]
+    Oauth(Box<OauthCommand>),
     /// Print a completion script for a shell
     Completion {
         /// The shell

@@ -4,15 +4,16 @@
 //! 0600, replaced as a whole. It holds the authorization token, so one that others can read
 //! is refused. A desktop's keyring is not used: it would need D-Bus, which servers lack.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::private;
 use crate::config::{Endpoint, session_name};
 use crate::privicore::{Authorization, Secret, format_rfc3339, parse_rfc3339};
 
@@ -115,8 +116,8 @@ impl Kept {
                 upstream_url: optional(content.upstream_url)?,
                 downstream_url: optional(content.downstream_url)?,
                 username: Some(content.username),
-                password: None,
                 ca_file: content.ca_file,
+                ..Endpoint::default()
             };
             let expires = content.expires_at.as_deref().and_then(parse_rfc3339);
             Some((endpoint, Authorization { token, expires }))
@@ -156,20 +157,8 @@ impl Kept {
         drop(Secret::new(content.token));
         let mut written = written.map_err(|error| local(error.into()))?;
         written.push(b'\n');
-        let beside = self.path.with_extension(format!("new-{}", std::process::id()));
-        let replaced = (|| {
-            let _ = fs::remove_file(&beside);
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
-            file.write_all(&written)?;
-            file.sync_all()?;
-            fs::rename(&beside, &self.path)?;
-            File::open(dir)?.sync_all()
-        })();
-        replaced.map_err(|error| {
-            let _ = fs::remove_file(&beside);
-            local(error)
-        })
+        let replaced = private::Replacement::of(&self.path).and_then(|file| file.write(&written));
+        replaced.map_err(local)
     }
 
     /// Deletes the file; it may be gone already.

@@ -8,13 +8,16 @@
 mod account;
 mod args;
 mod completion;
+mod directory;
 mod drain;
 mod engine;
 mod escape;
 mod kept;
 mod key;
 mod mount;
+mod oauth;
 mod output;
+mod private;
 mod progress;
 mod prompt;
 mod session;
@@ -114,6 +117,8 @@ pub fn run() -> ExitCode {
         Command::Account(command) => account::run(*command, &output),
         Command::Token(command) => token::run(*command, &output),
         Command::Storage(command) => storage::run(*command, &output),
+        Command::Directory(command) => directory::run(*command, &output),
+        Command::Oauth(command) => oauth::run(*command, &output),
         Command::Completion { shell } => completion::run(shell, &output),
     };
     match result {

@@ -9,6 +9,7 @@ use url::Url;
 use super::{ConfigError, Environment, Gathered, Layer, STREAM_SCHEMES};
 use super::{gather, paths, settled, url};
 use crate::privicore::Secret;
+use crate::protocol::directory::DirectoryTable;
 use crate::telemetry::LogLevel;
 
 /// Where the vault is.
@@ -40,6 +41,8 @@ pub struct Endpoint {
     pub password: Option<Secret>,
     /// Certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// Methods, paths and fields of its directory calls.
+    pub directory: DirectoryTable,
 }
 
 /// Everything about one connection.
@@ -80,6 +83,7 @@ pub fn connection(
             username: layer.username.clone(),
             password,
             ca_file: path("--ca-file", &layer.ca_file)?,
+            directory: layer.directory.clone().unwrap_or_default(),
         })),
     };
     let state = paths::xdg(env, "XDG_STATE_HOME", ".local/state")?;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::mode::Mode;
 use super::size::{Size, SplitAbove};
+use crate::protocol::directory::DirectoryTable;
 use crate::telemetry::LogLevel;
 
 /// What `fsync` and `close` wait for.
@@ -146,6 +147,10 @@ pub struct Layer {
     /// How much is logged [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Mount")]
     pub log_level: Option<LogLevel>,
+
+    /// Methods, paths and fields of the directory calls; in the file only.
+    #[arg(skip)]
+    pub directory: Option<DirectoryTable>,
 }
 
 /// `$set` from the first layer that has it.
@@ -194,7 +199,7 @@ impl Layer {
             password_command, key_file, ca_file, state_dir, cache_dir, cache_size, cache_free_floor,
             staging_limit, memory, split_above, part_size, durability, trash_days, local_names,
             parallel, poll_interval, deadline, drain_timeout, allow_other, read_only, uid, gid, umask,
-            file_mode, dir_mode, log_level,
+            file_mode, dir_mode, log_level, directory,
         )
     }
 }
