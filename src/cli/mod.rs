@@ -14,6 +14,7 @@ mod engine;
 mod escape;
 mod kept;
 mod key;
+mod keyring;
 mod mount;
 mod oauth;
 mod output;

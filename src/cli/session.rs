@@ -8,7 +8,7 @@
 //! Which login counts: a password that is given (flag, environment, file); else the kept
 //! session of `account login`. The embedded vault logs in by itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -264,7 +264,7 @@ pub(super) fn with_service(
     };
     let mut endpoint = match (&said.api_url, &said.ws_url) {
         (Some(_), Some(_)) => (**said).clone(),
-        _ => match kept_session(&connection.sessions, said) {
+        _ => match found_session(&connection.sessions, said) {
             Ok(kept) => over(said, &kept.endpoint),
             // what is missing is said by what follows
             Err(_) => (**said).clone(),
@@ -305,8 +305,13 @@ pub(super) fn service(connection: &Connection) -> Result<&Endpoint, SessionError
     }
 }
 
-/// The one kept session that agrees with what was said.
-pub(super) fn kept_session(dir: &std::path::Path, said: &Endpoint) -> anyhow::Result<Kept> {
+/// The one kept session that agrees with what was said, with its token.
+fn kept_session(dir: &Path, said: &Endpoint) -> anyhow::Result<Kept> {
+    Ok(found_session(dir, said)?.whole()?)
+}
+
+/// The same, whose token may not have been fetched yet.
+pub(super) fn found_session(dir: &Path, said: &Endpoint) -> anyhow::Result<Kept> {
     let mut found = Kept::matching(dir, said)?;
     match found.len() {
         0 => Err(SessionError::None.into()),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::{ConfigError, Environment, Gathered, Layer, STREAM_SCHEMES};
+use super::{ConfigError, Environment, Gathered, Layer, STREAM_SCHEMES, SessionStore};
 use super::{gather, paths, settled, url};
 use crate::privicore::Secret;
 use crate::protocol::directory::DirectoryTable;
@@ -54,6 +54,8 @@ pub struct Connection {
     pub key_file: Option<PathBuf>,
     /// Folder of the kept sessions.
     pub sessions: PathBuf,
+    /// Where new ones are kept.
+    pub session_store: SessionStore,
     /// How much is logged: warnings, if nothing else is said.
     pub log_level: LogLevel,
 }
@@ -91,6 +93,7 @@ pub fn connection(
         place,
         key_file: path("--key-file", &layer.key_file)?,
         sessions: state.join("privicorefs").join("sessions"),
+        session_store: layer.session_store.unwrap_or_default(),
         log_level,
     })
 }

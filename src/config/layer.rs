@@ -24,6 +24,19 @@ pub enum DurabilityName {
     Local,
 }
 
+/// Where `account login` keeps a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionStore {
+    /// In the desktop's keyring if one answers, else in a file.
+    #[default]
+    Auto,
+    /// In the desktop's keyring, or not at all.
+    Keyring,
+    /// In a private file.
+    File,
+}
+
 /// Options of `mount` that may come from flags, environment and file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -148,6 +161,9 @@ pub struct Layer {
     #[arg(long, value_name = "LEVEL", help_heading = "Mount")]
     pub log_level: Option<LogLevel>,
 
+    /// Where `account login` keeps a session; in the file only.
+    #[arg(skip)]
+    pub session_store: Option<SessionStore>,
     /// Methods, paths and fields of the directory calls; in the file only.
     #[arg(skip)]
     pub directory: Option<DirectoryTable>,
@@ -199,7 +215,7 @@ impl Layer {
             password_command, key_file, ca_file, state_dir, cache_dir, cache_size, cache_free_floor,
             staging_limit, memory, split_above, part_size, durability, trash_days, local_names,
             parallel, poll_interval, deadline, drain_timeout, allow_other, read_only, uid, gid, umask,
-            file_mode, dir_mode, log_level, directory,
+            file_mode, dir_mode, log_level, session_store, directory,
         )
     }
 }
