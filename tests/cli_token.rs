@@ -190,7 +190,7 @@ fn a_long_list_comes_page_by_page_and_may_be_cut_off() {
     // The same records again and again would be left out: the pages have to differ.
     let file = desk.text("file");
     let line =
-        "for i in $(seq 120); do echo $i; done | xargs -P 4 -I N \"$0\" token put \"$1\" --name N";
+        "for i in $(seq 120); do echo $i; done | xargs -P 4 -I % \"$0\" token put \"$1\" --name %";
     let mut many = desk.command();
     let program = many.get_program().to_owned();
     let environment = set(&many);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use engine_support::{Channel, Client, PASSWORD, Rig, USER, body, header, with_query};
 use privicorefs::protocol::directory::{CallMethod, DirectoryCall, DirectoryCalls};
+use privicorefs::protocol::governance::{self, TYPE_BALLOT};
 use privicorefs::protocol::{self, path};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -308,6 +309,58 @@ async fn devices_are_made_for_profiles_of_the_directory_and_hold_its_data() {
 }
 
 #[tokio::test]
+async fn everybody_in_a_directory_is_asked_in_its_pools() {
+    let mut scene = Scene::new().await;
+    let asked = &CALLS.create_voting_pool;
+    let lunch = [("title", "Lunch"), ("question", "Now?")];
+    let fields = scene.with(&lunch);
+    let id = scene.owner.command(&asked.path, &fields).await;
+    assert_eq!(scene.channel.settled(&id).await["body"], "policy.no_authenticator");
+
+    scene.user("worker").await;
+    let worker = scene.rig.login("worker").await;
+    let mut workers = worker.join().await;
+    let stranger = scene.rig.register("stranger").await;
+    let foreign = stranger.authenticator(&mut stranger.join().await, "foreign").await;
+    let own = scene.owner.authenticator(&mut scene.channel, "own").await;
+    let phone = worker.authenticator(&mut workers, "phone").await;
+
+    let pool = scene.done(asked, &lunch).await;
+    let devices = |message: &Value| message["deviceIdentifiers"].clone();
+    let told = workers.find(TYPE_BALLOT, &pool).await;
+    assert_eq!((&told["title"], &told["question"]), (&json!("Lunch"), &json!("Now?")));
+    assert_eq!(devices(&told), json!([phone.identifier]), "nobody else's devices");
+    let told = scene.channel.find(TYPE_BALLOT, &pool).await;
+    assert_eq!(devices(&told), json!([own.identifier]));
+
+    let seen = scene.owner.pool(&pool).await;
+    assert_eq!((&seen["strategy"], &seen["timeLimit"]), (&json!("unanimous"), &json!(300)));
+    let ballots = seen["ballots"].as_array().unwrap();
+    let names: Vec<_> = ballots.iter().map(|ballot| ballot["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["own", "phone"]);
+    let path = format!("{}{pool}", governance::path::POOL_STATUS);
+    assert_eq!(worker.get(&path).await.status(), StatusCode::FORBIDDEN, "it is the owner's");
+    let refused_vote = scene.owner.cast(&foreign, &pool, "approve").await;
+    assert_eq!(refused_vote.status(), StatusCode::FORBIDDEN);
+    assert_eq!(scene.owner.vote(&own, &pool, "approve").await, "open");
+    assert_eq!(worker.vote(&phone, &pool, "approve").await, "approved");
+
+    // A configuration of the owner's, by name; one that is not there.
+    scene.owner.configuration(&mut scene.channel, "one", "affirmative", 60).await;
+    let one = [lunch[0], lunch[1], ("votingConfigurationId", "one")];
+    let pool = scene.done(asked, &one).await;
+    assert_eq!(scene.owner.pool(&pool).await["timeLimit"], 60);
+    assert_eq!(worker.vote(&phone, &pool, "approve").await, "approved");
+    let two = scene.with(&[lunch[0], lunch[1], ("votingConfigurationId", "two")]);
+    names_the_field(&scene.owner, asked, &two, "votingConfigurationId").await;
+    for missing in ["title", "question"] {
+        let fields: Vec<_> =
+            scene.with(&lunch).into_iter().filter(|(name, _)| *name != missing).collect();
+        names_the_field(&scene.owner, asked, &fields, missing).await;
+    }
+}
+
+#[tokio::test]
 async fn meta_information_is_replaced_member_by_member() {
     let mut scene = Scene::new().await;
     let (guest, _) = scene.guest("guest").await;
@@ -339,16 +392,19 @@ fn all_fields<'a>(directory: &'a str, profile: &'a str) -> Vec<(&'a str, &'a str
         ("deviceIdentifier", "none"),
         ("information[title]", "clerk"),
         ("meta[city]", "Oslo"),
+        ("title", "Lunch"),
+        ("question", "Now?"),
     ]
 }
 
-static WRITES: [&DirectoryCall; 7] = [
+static WRITES: [&DirectoryCall; 8] = [
     &CALLS.create_user,
     &CALLS.update_user,
     &CALLS.invite,
     &CALLS.set_password,
     &CALLS.create_device,
     &CALLS.add_storage_device,
+    &CALLS.create_voting_pool,
     &CALLS.store_meta,
 ];
 static OWNER_READS: [&DirectoryCall; 2] = [&CALLS.list_invites, &CALLS.list_devices];
@@ -428,9 +484,6 @@ async fn credentials_and_methods_are_checked_on_every_call() {
         let reply = scene.owner.request(other, &asked.path).send().await.unwrap();
         assert_eq!(reply.status(), StatusCode::METHOD_NOT_ALLOWED, "{asked}");
     }
-    // The one call that the engine does not offer.
-    let reply = call(&scene.owner, &CALLS.create_voting_pool, &fields).await;
-    assert_eq!(reply.status(), StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

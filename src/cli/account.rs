@@ -1,16 +1,16 @@
 //! `account`: the profile, its login and its public key (protocol C.2, C.3).
 
-use std::path::PathBuf;
-
 use clap::builder::PossibleValue;
-use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::kept::Kept;
+use super::kept::{Kept, KeptError};
+use super::keyring::KeyringError;
 use super::output::Output;
-use super::session::{self, Connect, SessionError};
+use super::prompt::NewPassword;
+use super::session::{self, Plain, SessionError};
 use super::{Exit, prompt};
-use crate::config;
+use crate::config::SessionStore;
 use crate::env::Env;
 use crate::privicore::{Authorization, Client, PublicKey, Secret, format_rfc3339};
 use crate::store::{StoreError, StoreErrorKind};
@@ -23,9 +23,16 @@ pub(super) enum AccountCommand {
     Register(Plain),
     /// Log in, and keep the session for later commands
     ///
-    /// The session (not the password) is kept in a private file of this user, until it
-    /// expires or `logout`.
-    Login(Plain),
+    /// The session (not the password) is kept until it expires or `logout`: in the desktop's
+    /// keyring if one answers, else in a private file of this user. `session_store` in the
+    /// configuration file chooses: "auto", "keyring" or "file".
+    Login {
+        /// Keep it in the desktop's keyring, or fail
+        #[arg(long)]
+        keyring: bool,
+        #[command(flatten)]
+        plain: Plain,
+    },
     /// Revoke the kept session at the service, and forget it
     Logout(Plain),
     /// Show who the service takes this user for
@@ -46,24 +53,10 @@ pub(super) enum AccountCommand {
     Key(KeyCommand),
 }
 
-/// A command without arguments of its own.
-#[derive(Args, Debug)]
-pub(super) struct Plain {
-    #[command(flatten)]
-    connect: Connect,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 #[derive(Args, Debug)]
 pub(super) struct PasswordArgs {
-    /// File with the new password, mode 0600
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    new_password_file: Option<PathBuf>,
-    /// Command whose first line of output is the new password, run by `sh -c`
-    #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_file")]
-    new_password_command: Option<String>,
+    #[command(flatten)]
+    new: NewPassword,
     #[command(flatten)]
     plain: Plain,
 }
@@ -146,7 +139,7 @@ impl ValueEnum for Lifetime {
 pub(super) fn run(command: AccountCommand, output: &Output) -> anyhow::Result<Exit> {
     match command {
         AccountCommand::Register(plain) => register(&plain, output),
-        AccountCommand::Login(plain) => login(&plain, output),
+        AccountCommand::Login { keyring, plain } => login(keyring, &plain, output),
         AccountCommand::Logout(plain) => logout(&plain, output),
         AccountCommand::Whoami(plain) => whoami(&plain, output),
         AccountCommand::Password(args) => password(&args, output),
@@ -187,7 +180,7 @@ fn register(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn login(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
+fn login(keyring: bool, plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
     let connection = plain.connect.resolve()?;
     let endpoint = session::service(&connection)?;
     let mut config = session::client_config(endpoint, Secret::new(""))?;
@@ -199,15 +192,20 @@ fn login(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
         Client::login(&config, Env::system()).await.map_err(anyhow::Error::from)
     })?;
     let expires = expiry(&granted);
-    if let Some(kept) = Kept::new(&connection.sessions, endpoint, granted) {
-        kept.save()?;
-    }
+    let store = if keyring { SessionStore::Keyring } else { connection.session_store };
+    let kept = Kept::new(&connection.sessions, endpoint, granted);
+    let kept = kept.map(|kept| kept.save_in(store)).transpose()?;
+    let place = if kept.is_some_and(|kept| kept.in_keyring()) { "keyring" } else { "file" };
     let (username, api_url) = (&config.username, config.api_url.as_str());
     if plain.json {
-        let value = json!({ "username": username, "api_url": api_url, "expires_at": expires });
-        output.json(&value)?;
+        output.json(&json!({
+            "username": username, "api_url": api_url, "expires_at": expires, "kept": place,
+        }))?;
     } else {
-        output.line(&format!("logged in to {api_url} as {username}, {}", until(&expires)))?;
+        let until = until(&expires);
+        output.line(&format!(
+            "logged in to {api_url} as {username}, {until} (kept in the {place})"
+        ))?;
     }
     Ok(Exit::Done)
 }
@@ -216,7 +214,7 @@ fn login(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
 fn logout(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
     let connection = plain.connect.resolve()?;
     let endpoint = session::service(&connection)?;
-    let kept = match session::kept_session(&connection.sessions, endpoint) {
+    let kept = match session::found_session(&connection.sessions, endpoint) {
         Err(error) if matches!(error.downcast_ref(), Some(SessionError::None)) => {
             if plain.json {
                 output.json(&json!({ "logged_out": false }))?;
@@ -224,6 +222,14 @@ fn logout(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
                 output.note("no session is kept");
             }
             return Ok(Exit::Done);
+        }
+        other => other?,
+    };
+    let kept = match kept.clone().whole() {
+        // Somebody deleted it there: nothing is left to revoke.
+        Err(KeptError::Keyring(KeyringError::Gone)) => {
+            kept.forget()?;
+            return logged_out(plain, output);
         }
         other => other?,
     };
@@ -239,10 +245,13 @@ fn logout(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
         // Refused: the token does not count any more, which is what was wanted.
         Err(error) if error.kind != StoreErrorKind::Unauthenticated => {
             let forgotten = "the session is forgotten here, but still counts at the service";
-            return Err(anyhow::Error::from(error).context(forgotten));
+            Err(anyhow::Error::from(error).context(forgotten))
         }
-        _ => {}
+        _ => logged_out(plain, output),
     }
+}
+
+fn logged_out(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
     if plain.json {
         output.json(&json!({ "logged_out": true }))?;
     } else {
@@ -279,8 +288,7 @@ fn password(args: &PasswordArgs, output: &Output) -> anyhow::Result<Exit> {
     let plain = &args.plain;
     let connection = plain.connect.resolve()?;
     let given = session::service(&connection)?.password.clone();
-    let (file, command) = (args.new_password_file.as_deref(), args.new_password_command.as_deref());
-    let new = config::secret(file, command)?;
+    let new = args.new.given()?;
     let current = match &given {
         Some(password) => password.clone(),
         None => prompt::secret("current password", output)?,

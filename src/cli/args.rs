@@ -10,6 +10,8 @@ use super::account::AccountCommand;
 use super::authenticator::AuthenticatorCommand;
 use super::ballot::VoteArgs;
 use super::device::DeviceCommand;
+use super::directory::DirectoryCommand;
+use super::oauth::OauthCommand;
 use super::pending::PendingArgs;
 use super::policy::PolicyCommand;
 use super::storage::StorageCommand;
@@ -72,6 +74,12 @@ pub(super) enum Command {
     /// Policies: which operations wait for a vote
     #[command(subcommand)]
     Policy(Box<PolicyCommand>),
+    /// Directories: organisations with their users
+    #[command(subcommand)]
+    Directory(Box<DirectoryCommand>),
+    /// OAuth applications, and the tokens that they act with
+    #[command(subcommand)]
+    Oauth(Box<OauthCommand>),
     /// Print a completion script for a shell
     Completion {
         /// The shell

@@ -7,8 +7,7 @@ use super::Exit;
 use super::device::{self, OneDevice};
 use super::output::Output;
 use super::report::{advised, done, or_dash, strategy};
-use super::session;
-use super::token::Plain;
+use super::session::{self, Plain};
 use crate::config::ConfigError;
 use crate::privicore::{Strategy, VotingRules};
 

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::output::{List, Output};
 use super::report::{advised, at, done, or_dash};
-use super::session;
-use super::token::Plain;
+use super::session::{self, Plain};
 use crate::privicore::{Approval, Device};
 
 #[derive(Debug, Subcommand)]

@@ -1,19 +1,21 @@
 //! Kept sessions: what `account login` leaves for the commands after it.
 //!
 //! One file per service and profile in `$XDG_STATE_HOME/privicorefs/sessions` (0700), mode
-//! 0600, replaced as a whole. It holds the authorization token, so one that others can read
-//! is refused. A desktop's keyring is not used: it would need D-Bus, which servers lack.
+//! 0600, replaced as a whole; one that others can read is refused. The authorization token is
+//! in it, or in the desktop's keyring under the file's name.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
-use crate::config::{Endpoint, session_name};
+use super::keyring::{self, KeyringError};
+use super::private;
+use crate::config::{Endpoint, SessionStore, session_name};
 use crate::privicore::{Authorization, Secret, format_rfc3339, parse_rfc3339};
 
 const VERSION: u32 = 1;
@@ -30,6 +32,9 @@ pub(super) enum KeptError {
     /// Not what this program wrote.
     #[error("{}: not a kept session: delete it, and run `privicorefs account login`", path.display())]
     Malformed { path: PathBuf },
+    /// The token is in the keyring, which does not give it.
+    #[error("the session is kept in the keyring: {0}; run `privicorefs account login`")]
+    Keyring(KeyringError),
 }
 
 /// The file's content.
@@ -45,7 +50,9 @@ struct Content {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ca_file: Option<PathBuf>,
     username: String,
-    token: String,
+    /// Not there: it is in the keyring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     expires_at: Option<String>,
 }
 
@@ -54,8 +61,10 @@ struct Content {
 pub(super) struct Kept {
     /// Service and profile: `api_url`, `ws_url` and `username` are there, a password is not.
     pub(super) endpoint: Endpoint,
+    /// Without its token, if that is in the keyring and was not fetched: see [`Kept::whole`].
     pub(super) authorization: Authorization,
     path: PathBuf,
+    keyring: bool,
 }
 
 impl Kept {
@@ -65,7 +74,25 @@ impl Kept {
         endpoint.ws_url.as_ref()?;
         let path = dir.join(format!("{name}.json"));
         let endpoint = Endpoint { password: None, ..endpoint.clone() };
-        Some(Self { endpoint, authorization: granted, path })
+        Some(Self { endpoint, authorization: granted, path, keyring: false })
+    }
+
+    /// The same, with its token.
+    pub(super) fn whole(mut self) -> Result<Self, KeptError> {
+        if self.keyring {
+            self.authorization.token = keyring::get(&self.name()).map_err(KeptError::Keyring)?;
+        }
+        Ok(self)
+    }
+
+    /// Whether the token is in the keyring.
+    pub(super) fn in_keyring(&self) -> bool {
+        self.keyring
+    }
+
+    /// In the keyring.
+    fn name(&self) -> String {
+        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// The kept sessions that agree with what is said of service and profile.
@@ -103,7 +130,8 @@ impl Kept {
         let content = content.filter(|content| content.version == VERSION);
         let read = |content: Content| {
             // taken over before anything can fail, so that it is wiped
-            let token = Secret::new(content.token);
+            let keyring = content.token.is_none();
+            let token = Secret::new(content.token.unwrap_or_default());
             let url = |text: &str| Url::parse(text).ok();
             let optional = |text: Option<String>| match text {
                 Some(text) => url(&text).map(Some),
@@ -115,14 +143,16 @@ impl Kept {
                 upstream_url: optional(content.upstream_url)?,
                 downstream_url: optional(content.downstream_url)?,
                 username: Some(content.username),
-                password: None,
                 ca_file: content.ca_file,
+                ..Endpoint::default()
             };
             let expires = content.expires_at.as_deref().and_then(parse_rfc3339);
-            Some((endpoint, Authorization { token, expires }))
+            Some((endpoint, Authorization { token, expires }, keyring))
         };
         match content.and_then(read) {
-            Some((endpoint, authorization)) => Ok(Self { endpoint, authorization, path }),
+            Some((endpoint, authorization, keyring)) => {
+                Ok(Self { endpoint, authorization, path, keyring })
+            }
             None => Err(KeptError::Malformed { path }),
         }
     }
@@ -132,8 +162,44 @@ impl Kept {
         Self { authorization: authorization.clone(), ..self.clone() }
     }
 
-    /// Writes the file: whole or not at all, and on disk when this returns.
+    /// Keeps a new session where it should be, in place of one before.
+    pub(super) fn save_in(mut self, store: SessionStore) -> Result<Self, KeptError> {
+        let patience = match store {
+            SessionStore::Auto => Some(keyring::SHORT),
+            SessionStore::Keyring => Some(keyring::LONG),
+            SessionStore::File => None,
+        };
+        // Before the file: what it says is there has to be there.
+        match patience
+            .map(|patience| keyring::set(&self.name(), &self.authorization.token, patience))
+        {
+            Some(Ok(())) => self.keyring = true,
+            Some(Err(error)) if store == SessionStore::Keyring => {
+                return Err(KeptError::Keyring(error));
+            }
+            Some(Err(error)) => tracing::info!(%error, "the session is kept in a file"),
+            None => {}
+        }
+        let before = Self::load(self.path.clone()).is_ok_and(|before| before.keyring);
+        self.write()?;
+        if before && !self.keyring {
+            // does not count any more; what is left there does no harm
+            let _ = keyring::delete(&self.name());
+        }
+        Ok(self)
+    }
+
+    /// Keeps it where it was kept before.
     pub(super) fn save(&self) -> Result<(), KeptError> {
+        if self.keyring {
+            let token = &self.authorization.token;
+            keyring::set(&self.name(), token, keyring::LONG).map_err(KeptError::Keyring)?;
+        }
+        self.write()
+    }
+
+    /// Writes the file: whole or not at all, and on disk when this returns.
+    fn write(&self) -> Result<(), KeptError> {
         let local = |source| KeptError::Local { path: self.path.clone(), source };
         let dir = self.path.parent().unwrap_or(Path::new("/"));
         private_dir(dir)?;
@@ -148,37 +214,26 @@ impl Kept {
             downstream_url: text(downstream_url),
             ca_file: ca_file.clone(),
             username: username.clone().unwrap_or_default(),
-            token: self.authorization.token.expose().to_owned(),
+            token: (!self.keyring).then(|| self.authorization.token.expose().to_owned()),
             expires_at: self.authorization.expires.map(format_rfc3339),
         };
         let written = serde_json::to_vec_pretty(&content).map(Zeroizing::new);
         // wiped, as the serialized form is
-        drop(Secret::new(content.token));
+        drop(content.token.map(Secret::new));
         let mut written = written.map_err(|error| local(error.into()))?;
         written.push(b'\n');
-        let beside = self.path.with_extension(format!("new-{}", std::process::id()));
-        let replaced = (|| {
-            let _ = fs::remove_file(&beside);
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
-            file.write_all(&written)?;
-            file.sync_all()?;
-            fs::rename(&beside, &self.path)?;
-            File::open(dir)?.sync_all()
-        })();
-        replaced.map_err(|error| {
-            let _ = fs::remove_file(&beside);
-            local(error)
-        })
+        let replaced = private::Replacement::of(&self.path).and_then(|file| file.write(&written));
+        replaced.map_err(local)
     }
 
-    /// Deletes the file; it may be gone already.
+    /// Deletes the file, and what is in the keyring; both may be gone already.
     pub(super) fn forget(&self) -> Result<(), KeptError> {
+        let deleted = if self.keyring { keyring::delete(&self.name()) } else { Ok(()) };
         match fs::remove_file(&self.path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(KeptError::Local { path: self.path.clone(), source })
             }
-            _ => Ok(()),
+            _ => deleted.map_err(KeptError::Keyring),
         }
     }
 }

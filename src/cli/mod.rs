@@ -11,15 +11,19 @@ mod authenticator;
 mod ballot;
 mod completion;
 mod device;
+mod directory;
 mod drain;
 mod engine;
 mod escape;
 mod kept;
 mod key;
+mod keyring;
 mod mount;
+mod oauth;
 mod output;
 mod pending;
 mod policy;
+mod private;
 mod progress;
 mod prompt;
 mod report;
@@ -126,6 +130,8 @@ pub fn run() -> ExitCode {
         Command::Authenticator(command) => authenticator::run(*command, &output),
         Command::Voting(command) => voting::run(*command, &output),
         Command::Policy(command) => policy::run(*command, &output),
+        Command::Directory(command) => directory::run(*command, &output),
+        Command::Oauth(command) => oauth::run(*command, &output),
         Command::Completion { shell } => completion::run(shell, &output),
     };
     match result {

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::output::{List, Output};
 use super::report::{advised, at, done, or_dash, yes_or_no};
-use super::session::{self, Session};
-use super::token::Plain;
+use super::session::{self, Plain, Session};
 use crate::privicore::{NewPolicy, Policy, PolicyTemplate};
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,9 @@
 //! Ctrl-C ends the line instead (as an additional end of line), and is seen here.
 
 use std::io;
+use std::path::PathBuf;
 
+use clap::{Args, ValueHint};
 use rustix::io::Errno;
 use rustix::stdio::stdin;
 use rustix::termios::{
@@ -14,6 +16,7 @@ use rustix::termios::{
 use zeroize::Zeroizing;
 
 use super::output::Output;
+use crate::config;
 use crate::privicore::Secret;
 
 /// Longest line taken.
@@ -63,6 +66,32 @@ pub(super) fn new_secret(output: &Output) -> Result<Secret, PromptError> {
     let first = secret("new password", output)?;
     let second = secret("new password again", output)?;
     if first == second { Ok(first) } else { Err(PromptError::Mismatch) }
+}
+
+/// Where a new password comes from, if not from the terminal.
+#[derive(Args, Debug)]
+pub(super) struct NewPassword {
+    /// File with the new password, mode 0600
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    new_password_file: Option<PathBuf>,
+    /// Command whose first line of output is the new password, run by `sh -c`
+    #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_file")]
+    new_password_command: Option<String>,
+}
+
+impl NewPassword {
+    /// The password of the file or the command.
+    pub(super) fn given(&self) -> Result<Option<Secret>, config::ConfigError> {
+        config::secret(self.new_password_file.as_deref(), self.new_password_command.as_deref())
+    }
+
+    /// The same, or what is typed.
+    pub(super) fn get(&self, output: &Output) -> anyhow::Result<Secret> {
+        match self.given()? {
+            Some(password) => Ok(password),
+            None => Ok(new_secret(output)?),
+        }
+    }
 }
 
 /// One line, byte by byte into memory that is wiped; no buffer of the library sees it.

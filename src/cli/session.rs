@@ -8,8 +8,9 @@
 //! Which login counts: a password that is given (flag, environment, file); else the kept
 //! session of `account login`. The embedded vault logs in by itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use clap::{Args, ValueHint};
 use url::Url;
@@ -68,6 +69,16 @@ pub(super) struct Connect {
     /// How much is logged [default: warn]
     #[arg(long, value_name = "LEVEL", help_heading = "Vault")]
     log_level: Option<LogLevel>,
+}
+
+/// What a command takes beside its own arguments.
+#[derive(Args, Debug)]
+pub(super) struct Plain {
+    #[command(flatten)]
+    pub(super) connect: Connect,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Why there is no session, or not any more. Holds no secret.
@@ -238,6 +249,39 @@ pub(super) fn with_connection(
     })
 }
 
+/// A client that is not logged in, for calls that have credentials of their own: the service
+/// needs to be named only, by what is said or by the kept session.
+pub(super) fn with_service(
+    connect: &Connect,
+    work: impl AsyncFnOnce(&Client) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
+    let connection = connect.resolve()?;
+    let said = match &connection.place {
+        Place::Service(said) => said,
+        Place::Embedded { .. } => {
+            return with_connection(connection, async |session| work(&session.client).await);
+        }
+    };
+    let mut endpoint = match (&said.api_url, &said.ws_url) {
+        (Some(_), Some(_)) => (**said).clone(),
+        _ => match found_session(&connection.sessions, said) {
+            Ok(kept) => over(said, &kept.endpoint),
+            // what is missing is said by what follows
+            Err(_) => (**said).clone(),
+        },
+    };
+    endpoint.username.get_or_insert_default();
+    let config = client_config(&endpoint, Secret::new(""))?;
+    // Expired, so that it is never sent, and never replaced by a login.
+    let nobody = Authorization { token: Secret::new("none"), expires: Some(UNIX_EPOCH) };
+    block_on(async {
+        let client = Client::resume(config, nobody, Env::system())?;
+        let result = work(&client).await;
+        client.close().await;
+        result
+    })
+}
+
 fn refused() -> anyhow::Error {
     SessionError::Refused.into()
 }
@@ -261,8 +305,13 @@ pub(super) fn service(connection: &Connection) -> Result<&Endpoint, SessionError
     }
 }
 
-/// The one kept session that agrees with what was said.
-pub(super) fn kept_session(dir: &std::path::Path, said: &Endpoint) -> anyhow::Result<Kept> {
+/// The one kept session that agrees with what was said, with its token.
+fn kept_session(dir: &Path, said: &Endpoint) -> anyhow::Result<Kept> {
+    Ok(found_session(dir, said)?.whole()?)
+}
+
+/// The same, whose token may not have been fetched yet.
+pub(super) fn found_session(dir: &Path, said: &Endpoint) -> anyhow::Result<Kept> {
     let mut found = Kept::matching(dir, said)?;
     match found.len() {
         0 => Err(SessionError::None.into()),
@@ -283,6 +332,7 @@ fn over(said: &Endpoint, kept: &Endpoint) -> Endpoint {
         username: said.username.or(kept.username),
         password: said.password,
         ca_file: said.ca_file.or(kept.ca_file),
+        directory: said.directory,
     }
 }
 
@@ -306,5 +356,6 @@ pub(super) fn client_config(
     config.upstream_url = endpoint.upstream_url;
     config.downstream_url = endpoint.downstream_url;
     config.ca_file = endpoint.ca_file;
+    config.directory = endpoint.directory;
     Ok(config)
 }

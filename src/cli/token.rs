@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use super::output::{List, Output};
-use super::session::{self, Connect, Session};
+use super::session::{self, Plain, Session};
 use super::transfer::{self, GetArgs, PutArgs};
 use crate::config::Size;
 use crate::privicore::{MetaChange, format_rfc3339};
@@ -47,16 +47,6 @@ pub(super) enum TokenCommand {
     /// Information-security risk meta
     #[command(subcommand)]
     Risk(RiskCommand),
-}
-
-/// What every command of the group takes.
-#[derive(Args, Debug)]
-pub(super) struct Plain {
-    #[command(flatten)]
-    pub(super) connect: Connect,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 #[derive(Args, Debug)]

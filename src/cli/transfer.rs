@@ -17,8 +17,7 @@ use serde_json::json;
 
 use super::Exit;
 use super::output::Output;
-use super::session::{self, Session};
-use super::token::Plain;
+use super::session::{self, Plain, Session};
 use crate::content::manifest::{Manifest, part_len};
 use crate::crypto::{CryptoError, IV_LEN, OVERHEAD, PayloadCipher, StreamSealer, sealed_len};
 use crate::env::Env;

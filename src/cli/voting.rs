@@ -7,8 +7,7 @@ use super::Exit;
 use super::authenticator::Word;
 use super::output::{List, Output};
 use super::report::{advised, at, done, or_dash, strategy};
-use super::session;
-use super::token::Plain;
+use super::session::{self, Plain};
 use crate::privicore::{
     NewVotingConfiguration, NewVotingPool, Strategy, Vote, VotingConfiguration,
     VotingConfigurationChange, VotingPool,

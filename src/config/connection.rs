@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::{ConfigError, Environment, Gathered, Layer, STREAM_SCHEMES};
+use super::{ConfigError, Environment, Gathered, Layer, STREAM_SCHEMES, SessionStore};
 use super::{gather, paths, settled, url};
 use crate::privicore::Secret;
+use crate::protocol::directory::DirectoryTable;
 use crate::telemetry::LogLevel;
 
 /// Where the vault is.
@@ -40,6 +41,8 @@ pub struct Endpoint {
     pub password: Option<Secret>,
     /// Certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// Methods, paths and fields of its directory calls.
+    pub directory: DirectoryTable,
 }
 
 /// Everything about one connection.
@@ -51,6 +54,8 @@ pub struct Connection {
     pub key_file: Option<PathBuf>,
     /// Folder of the kept sessions.
     pub sessions: PathBuf,
+    /// Where new ones are kept.
+    pub session_store: SessionStore,
     /// How much is logged: warnings, if nothing else is said.
     pub log_level: LogLevel,
 }
@@ -80,6 +85,7 @@ pub fn connection(
             username: layer.username.clone(),
             password: password.map(|password| password.secret),
             ca_file: path("--ca-file", &layer.ca_file)?,
+            directory: layer.directory.clone().unwrap_or_default(),
         })),
     };
     let state = paths::xdg(env, "XDG_STATE_HOME", ".local/state")?;
@@ -87,6 +93,7 @@ pub fn connection(
         place,
         key_file: path("--key-file", &layer.key_file)?,
         sessions: state.join("privicorefs").join("sessions"),
+        session_store: layer.session_store.unwrap_or_default(),
         log_level,
     })
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::mode::Mode;
 use super::size::{Size, SplitAbove};
+use crate::protocol::directory::DirectoryTable;
 use crate::telemetry::LogLevel;
 
 /// What `fsync` and `close` wait for.
@@ -21,6 +22,19 @@ pub enum DurabilityName {
     Close,
     /// `fsync` waits for the local disk only (databases, build trees).
     Local,
+}
+
+/// Where `account login` keeps a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionStore {
+    /// In the desktop's keyring if one answers, else in a file.
+    #[default]
+    Auto,
+    /// In the desktop's keyring, or not at all.
+    Keyring,
+    /// In a private file.
+    File,
 }
 
 /// Options of `mount` that may come from flags, environment and file.
@@ -149,6 +163,13 @@ pub struct Layer {
     /// How much is logged [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Mount")]
     pub log_level: Option<LogLevel>,
+
+    /// Where `account login` keeps a session; in the file only.
+    #[arg(skip)]
+    pub session_store: Option<SessionStore>,
+    /// Methods, paths and fields of the directory calls; in the file only.
+    #[arg(skip)]
+    pub directory: Option<DirectoryTable>,
 }
 
 /// `$set` from the first layer that has it.
@@ -197,7 +218,7 @@ impl Layer {
             password_command, key_file, ca_file, state_dir, cache_dir, cache_size, cache_free_floor,
             staging_limit, memory, split_above, part_size, durability, trash_days, local_names,
             parallel, poll_interval, deadline, approval_timeout, drain_timeout, allow_other, read_only,
-            uid, gid, umask, file_mode, dir_mode, log_level,
+            uid, gid, umask, file_mode, dir_mode, log_level, session_store, directory,
         )
     }
 }

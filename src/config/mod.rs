@@ -23,7 +23,7 @@ use std::time::Duration;
 use url::Url;
 
 pub use connection::{Connection, Endpoint, Place, connection, session_name};
-pub use layer::{DurabilityName, Layer};
+pub use layer::{DurabilityName, Layer, SessionStore};
 pub use mode::Mode;
 pub use paths::mount_point;
 pub use size::{Size, SplitAbove};

@@ -245,7 +245,8 @@ fn every_option_may_stand_in_the_file() {
          split_above = \"never\"\npart_size = \"1MiB\"\ndurability = \"close\"\ntrash_days = 0\n\
          local_names = [\"*.tmp\"]\nparallel = 2\npoll_interval = 0\ndeadline = 5\n\
          approval_timeout = 7\n\
-         drain_timeout = 6\nallow_other = true\nread_only = true\nlog_level = \"debug\"\n",
+         drain_timeout = 6\nallow_other = true\nread_only = true\nlog_level = \"debug\"\n\
+         session_store = \"file\"\n[directory.calls]\nregister = \"PUT /v2\"\n",
     );
     let config = bench.resolve(&[]).unwrap();
     assert_eq!(config.state_dir, Path::new("/s"));

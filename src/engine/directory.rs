@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Every member reads; only the owner writes, and only the owner sees invitations and
-//! devices. Passwords and devices are the owner's to set for the profiles that the
+//! devices. In a pool that the owner opens everybody's authenticators vote; it is the owner's. Passwords and devices are the owner's to set for the profiles that the
 //! directory made: by accepting an invitation nobody hands over an account.
 //!
 //! Invariants: a member has an entry in both directions, and so does an invitation that
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::commit::Tx;
 use super::db::{Records, Space, StorageError, View};
 use super::devices::{self, Role};
+use super::pools::{self, Opening};
 use super::profiles;
 use super::records::{Approval, Device, decode, pair_key, second_id};
 use super::refusal::Refusal;
@@ -326,6 +327,24 @@ pub(super) fn add_storage(
 ) -> Result<(), Refusal> {
     managed(tx, caller, id, profile)?;
     devices::set_role(tx, profile, identifier, Role::Storage, true)
+}
+
+/// Opens a pool of the owner's in which members vote: those of `opening` that still are some.
+pub(super) fn open_pool(
+    tx: &mut Tx<'_>,
+    caller: Uuid,
+    id: Uuid,
+    mut opening: Opening,
+) -> Result<(), Refusal> {
+    owned(tx, caller, id)?;
+    let mut voters = Vec::new();
+    for voter in opening.voters {
+        if tx.raw(Space::DirectoryMembers, &pair_key(id, voter))?.is_some() {
+            voters.push(voter);
+        }
+    }
+    opening.voters = voters;
+    pools::open(tx, opening).map(drop)
 }
 
 /// The devices of every member, with whose they are.

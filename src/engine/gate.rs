@@ -8,13 +8,13 @@
 //! An operation that would be refused anyway is let through to its refusal, so that nobody
 //! is asked for nothing. Reservations, logins and keys are never held.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -206,6 +206,7 @@ impl App {
             subject: Some(subject.clone()),
             strategy,
             time_limit,
+            voters: vec![profile],
             devices,
             skip: Vec::new(),
         })
@@ -214,26 +215,16 @@ impl App {
     /// Follows what has been committed about a pool.
     pub(super) fn hear(&self, news: &News) {
         match news {
-            News::Opened(pool) => self.ask(pool),
+            News::Opened(pool, asked) => self.ask(pool, asked),
             News::Settled => self.gate.changed.notify_waiters(),
         }
     }
 
-    /// Asks the authenticators of a new pool, on the profile's channel.
-    fn ask(&self, pool: &Pool) {
-        let asked: Vec<&str> = pool.ballots.iter().map(|ballot| ballot.device.as_str()).collect();
-        let message = json!({ "data": {
-            "type": TYPE_BALLOT,
-            "id": pool.id,
-            "poolId": pool.id,
-            "title": pool.title,
-            "question": pool.question,
-            "token": pool.token(),
-            "event": pool.subject.as_ref().map(|subject| subject.event.name()),
-            "deviceIdentifiers": asked,
-            "expiresAt": rfc3339(pool.expires_at),
-        }});
-        self.push(pool.profile, &message);
+    /// Asks the authenticators of a new pool, on the channels of their profiles.
+    fn ask(&self, pool: &Pool, asked: &BTreeMap<Uuid, Vec<String>>) {
+        for (profile, devices) in asked {
+            self.push(*profile, &ballot(pool, devices));
+        }
     }
 
     /// Says that a command waits, and waits until its pool is settled.
@@ -298,4 +289,19 @@ impl App {
         self.accept_with(self.new_id(), op, profile, durability, prepare, move |tx, ()| step(tx))
             .await
     }
+}
+
+/// The message that asks devices to vote.
+fn ballot(pool: &Pool, devices: &[String]) -> Value {
+    json!({ "data": {
+        "type": TYPE_BALLOT,
+        "id": pool.id,
+        "poolId": pool.id,
+        "title": pool.title,
+        "question": pool.question,
+        "token": pool.token(),
+        "event": pool.subject.as_ref().map(|subject| subject.event.name()),
+        "deviceIdentifiers": devices,
+        "expiresAt": rfc3339(pool.expires_at),
+    }})
 }

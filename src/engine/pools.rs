@@ -11,6 +11,8 @@
 //! Invariants: a pool has an entry in `ProfilePools` and one in `PoolTimes`; a pool that
 //! gates something is named by its entry in `Gates` until another one takes its place.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -178,8 +180,8 @@ impl Pool {
 /// What a commit has changed about pools.
 #[derive(Debug)]
 pub(super) enum News {
-    /// There is a pool to vote in.
-    Opened(Box<Pool>),
+    /// There is a pool to vote in: the devices asked, by their profiles.
+    Opened(Box<Pool>, BTreeMap<Uuid, Vec<String>>),
     /// A pool has been settled.
     Settled,
 }
@@ -196,6 +198,8 @@ pub(super) struct Opening {
     pub strategy: Strategy,
     /// Seconds.
     pub time_limit: u64,
+    /// Whose authenticators are asked.
+    pub voters: Vec<Uuid>,
     /// Authenticators to ask; all if empty.
     pub devices: Vec<String>,
     /// Authenticators not to ask.
@@ -227,19 +231,19 @@ pub(super) fn all(view: &View<'_>, profile: Uuid) -> Result<Vec<Pool>, StorageEr
 /// Opens a pool and asks the authenticators that are there now. One whose quorum cannot be
 /// reached is settled at once.
 pub(super) fn open(tx: &mut Tx<'_>, opening: Opening) -> Result<Pool, Refusal> {
-    let Opening { id, profile, devices, skip, time_limit, .. } = opening;
+    let Opening { id, profile, voters, devices, skip, time_limit, .. } = opening;
     let asked = |device: &Device| {
         (devices.is_empty() || devices.contains(&device.identifier))
             && !skip.contains(&device.identifier)
     };
-    let known = devices::authenticators(tx, profile)?;
-    let ballot = |device: Device| Ballot {
-        device: device.identifier,
-        name: device.name,
-        vote: None,
-        cast: 0,
-    };
-    let ballots: Vec<Ballot> = known.into_iter().filter(asked).map(ballot).collect();
+    let (mut ballots, mut news) = (Vec::new(), BTreeMap::<Uuid, Vec<String>>::new());
+    for voter in voters {
+        for device in devices::authenticators(tx, voter)?.into_iter().filter(asked) {
+            news.entry(voter).or_default().push(device.identifier.clone());
+            let (device, name) = (device.identifier, device.name);
+            ballots.push(Ballot { device, name, vote: None, cast: 0 });
+        }
+    }
     if ballots.is_empty() {
         return Err(Refusal::NoAuthenticator);
     }
@@ -266,7 +270,7 @@ pub(super) fn open(tx: &mut Tx<'_>, opening: Opening) -> Result<Pool, Refusal> {
     let status = pool.tally();
     settle(tx, &mut pool, status)?;
     if status == Status::Open {
-        tx.tell(News::Opened(Box::new(pool.clone())));
+        tx.tell(News::Opened(Box::new(pool.clone()), news));
     }
     Ok(pool)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::secret::{PasswordSource, Secret};
-use crate::protocol::directory::DirectoryCalls;
+use crate::protocol::directory::DirectoryTable;
 
 /// Configuration of a [`Client`](super::Client).
 #[derive(Clone, Debug)]
@@ -41,8 +41,8 @@ pub struct ClientConfig {
     pub probe_after: Duration,
     /// Between keepalive pings on the channel; idle connections are dropped (B.5).
     pub ping_interval: Duration,
-    /// Methods and paths of the directory calls, which no source tells (C.10).
-    pub directory: DirectoryCalls,
+    /// Methods, paths and fields of the directory calls, which no source tells (C.10).
+    pub directory: DirectoryTable,
 }
 
 impl ClientConfig {
@@ -68,7 +68,7 @@ impl ClientConfig {
             idle_timeout: Duration::from_secs(30),
             probe_after: Duration::from_secs(5),
             ping_interval: Duration::from_secs(25),
-            directory: DirectoryCalls::default(),
+            directory: DirectoryTable::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Directories (C.10): organisations with their users. Methods and paths are those of the
-//! configuration's table; field names are the embedded engine's, because no source tells
-//! the service's. Where a service does not offer a call, the error's kind is `Unsupported`.
+//! Directories (C.10): organisations with their users. Methods, paths and names of fields are
+//! those of the configuration's table, because no source tells the service's. Where a service
+//! does not offer a call, the error's kind is `Unsupported`.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -16,8 +16,10 @@ use super::http::{Call, CallBody, encode};
 use super::optional::{incomplete, map};
 use super::reply::{created, field};
 use super::secret::Secret;
-use crate::protocol::directory::{CallMethod, DirectoryCall};
-use crate::store::StoreResult;
+use crate::protocol::directory::{
+    CallMethod, DirectoryCall, DirectoryCalls, DirectoryFields, DirectoryName,
+};
+use crate::store::{StoreError, StoreResult};
 
 /// A directory, as this profile sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,20 +84,24 @@ pub struct DirectoryDevice {
 }
 
 impl Client {
+    fn table(&self) -> (&DirectoryCalls, &DirectoryFields) {
+        (&self.config.directory.calls, &self.config.directory.fields)
+    }
+
     /// Registers a directory that this profile owns, and returns its id.
     pub async fn register_directory(&self, name: &str) -> StoreResult<String> {
-        let calls = &self.config.directory;
-        self.make(&call("register directory", &calls.register, &[("name", name)])).await
+        let (calls, names) = self.table();
+        self.make(&call("register directory", &calls.register, &[(&names.name, name)])).await
     }
 
     /// The directories that this profile owns.
     pub async fn owned_directories(&self) -> StoreResult<Vec<Directory>> {
-        self.directories("list owned directories", &self.config.directory.list_owned).await
+        self.directories("list owned directories", &self.table().0.list_owned).await
     }
 
     /// The directories that this profile is in without owning them.
     pub async fn assigned_directories(&self) -> StoreResult<Vec<Directory>> {
-        self.directories("list assigned directories", &self.config.directory.list_assigned).await
+        self.directories("list assigned directories", &self.table().0.list_assigned).await
     }
 
     async fn directories(
@@ -103,16 +109,20 @@ impl Client {
         operation: &'static str,
         asked: &DirectoryCall,
     ) -> StoreResult<Vec<Directory>> {
-        let listed = |page: &[(&str, &str)]| call(operation, asked, page);
-        self.all(listed, |item| directory(item).map(|found| (found.id.clone(), found))).await
+        let names = self.table().1;
+        let listed = |page: &[(&str, &str)]| listing(operation, asked, names, &[], page);
+        let read = |item: &Value| directory(names, item).map(|found| (found.id.clone(), found));
+        self.all(listed, read).await
     }
 
     /// One directory.
     pub async fn directory(&self, id: &str) -> StoreResult<Directory> {
         const OPERATION: &str = "retrieve directory";
-        let asked = &self.config.directory.retrieve;
-        let reply = self.ask(&call(OPERATION, asked, &[("directoryId", id)])).await?;
-        reply.json().as_ref().and_then(directory).ok_or_else(|| incomplete(OPERATION))
+        let (calls, names) = self.table();
+        let reply =
+            self.ask(&call(OPERATION, &calls.retrieve, &[(&names.directory_id, id)])).await?;
+        let json = reply.json().unwrap_or_default();
+        directory(names, &json).ok_or_else(|| incomplete(OPERATION))
     }
 
     /// Makes a profile in a directory, and returns its id.
@@ -122,10 +132,14 @@ impl Client {
         username: &str,
         password: &Secret,
     ) -> StoreResult<String> {
-        let fields =
-            [("directoryId", directory), ("username", username), ("password", password.expose())];
-        let asked = &self.config.directory.create_user;
-        self.make(&call("create directory user", asked, &fields)).await
+        let (calls, names) = self.table();
+        let fields = [
+            (&*names.directory_id, directory),
+            (&names.username, username),
+            (&names.password, password.expose()),
+        ];
+        let outcome = self.make(&call("create directory user", &calls.create_user, &fields)).await;
+        outcome.map_err(|error| without(password, error))
     }
 
     /// Changes what a directory knows of a user: members given are replaced, those with
@@ -136,17 +150,18 @@ impl Client {
         profile: &str,
         information: &BTreeMap<String, String>,
     ) -> StoreResult<()> {
-        let members = members("information", information);
-        let mut fields = vec![("directoryId", directory), ("profileId", profile)];
+        let (calls, names) = self.table();
+        let members = members(&names.information, information);
+        let mut fields = vec![(&*names.directory_id, directory), (&*names.profile_id, profile)];
         fields.extend(members.iter().map(|(name, value)| (name.as_str(), *value)));
-        let asked = &self.config.directory.update_user;
-        self.order(&call("update user information", asked, &fields)).await
+        self.order(&call("update user information", &calls.update_user, &fields)).await
     }
 
     /// Invites a profile by its id, and returns the invitation's id.
     pub async fn invite_profile(&self, directory: &str, profile: &str) -> StoreResult<String> {
-        let fields = [("directoryId", directory), ("profileId", profile)];
-        self.make(&call("invite profile", &self.config.directory.invite, &fields)).await
+        let (calls, names) = self.table();
+        let fields = [(&*names.directory_id, directory), (&names.profile_id, profile)];
+        self.make(&call("invite profile", &calls.invite, &fields)).await
     }
 
     /// The invitations of a directory that this profile owns; of none, those to itself.
@@ -154,25 +169,29 @@ impl Client {
         &self,
         directory: Option<&str>,
     ) -> StoreResult<Vec<DirectoryInvitation>> {
-        let asked = &self.config.directory.list_invites;
-        let of: Vec<_> = directory.map(|id| ("directoryId", id)).into_iter().collect();
-        let listed =
-            |page: &[(&str, &str)]| call("list directory invites", asked, &[&of, page].concat());
-        self.all(listed, |item| invitation(item).map(|found| (found.id.clone(), found))).await
+        let (calls, names) = self.table();
+        let of: Vec<_> = directory.map(|id| (&*names.directory_id, id)).into_iter().collect();
+        let listed = |page: &[(&str, &str)]| {
+            listing("list directory invites", &calls.list_invites, names, &of, page)
+        };
+        let read = |item: &Value| invitation(names, item).map(|found| (found.id.clone(), found));
+        self.all(listed, read).await
     }
 
     /// Accepts or declines an invitation to this profile.
     pub async fn process_directory_invitation(&self, id: &str, accept: bool) -> StoreResult<()> {
-        let decision = if accept { "accept" } else { "decline" };
-        let fields = [("invitationId", id), ("decision", decision)];
-        let asked = &self.config.directory.process_invitation;
-        self.order(&call("process invitation", asked, &fields)).await
+        let (calls, names) = self.table();
+        let values = &self.config.directory.values;
+        let decision: &str = if accept { &values.accept } else { &values.decline };
+        let fields = [(&*names.invitation_id, id), (&names.decision, decision)];
+        self.order(&call("process invitation", &calls.process_invitation, &fields)).await
     }
 
     /// The users of a directory.
     pub async fn directory_users(&self, directory: &str) -> StoreResult<Vec<DirectoryUser>> {
-        let asked = &self.config.directory.list_users;
-        self.users("list directory users", asked, &[("directoryId", directory)]).await
+        let (calls, names) = self.table();
+        let fields = [(&*names.directory_id, directory)];
+        self.users("list directory users", &calls.list_users, &fields).await
     }
 
     /// What a directory knows of the given profiles, or of all its users if none is.
@@ -181,10 +200,11 @@ impl Client {
         directory: &str,
         profiles: &[&str],
     ) -> StoreResult<Vec<DirectoryUser>> {
-        let mut fields = vec![("directoryId", directory)];
-        fields.extend(profiles.iter().map(|profile| ("profileIds[]", *profile)));
-        let asked = &self.config.directory.profiles_info;
-        self.users("directory profiles info", asked, &fields).await
+        let (calls, names) = self.table();
+        let list = format!("{}[]", &*names.profile_ids);
+        let mut fields = vec![(&*names.directory_id, directory)];
+        fields.extend(profiles.iter().map(|profile| (list.as_str(), *profile)));
+        self.users("directory profiles info", &calls.profiles_info, &fields).await
     }
 
     async fn users(
@@ -193,8 +213,10 @@ impl Client {
         asked: &DirectoryCall,
         fields: &[(&str, &str)],
     ) -> StoreResult<Vec<DirectoryUser>> {
-        let listed = |page: &[(&str, &str)]| call(operation, asked, &[fields, page].concat());
-        self.all(listed, |item| user(item).map(|found| (found.profile.clone(), found))).await
+        let names = self.table().1;
+        let listed = |page: &[(&str, &str)]| listing(operation, asked, names, fields, page);
+        let read = |item: &Value| user(names, item).map(|found| (found.profile.clone(), found));
+        self.all(listed, read).await
     }
 
     /// What a directory knows of one profile.
@@ -204,10 +226,11 @@ impl Client {
         profile: &str,
     ) -> StoreResult<DirectoryUser> {
         const OPERATION: &str = "retrieve directory profile";
-        let fields = [("directoryId", directory), ("profileId", profile)];
-        let asked = &self.config.directory.retrieve_profile;
-        let reply = self.ask(&call(OPERATION, asked, &fields)).await?;
-        reply.json().as_ref().and_then(user).ok_or_else(|| incomplete(OPERATION))
+        let (calls, names) = self.table();
+        let fields = [(&*names.directory_id, directory), (&names.profile_id, profile)];
+        let reply = self.ask(&call(OPERATION, &calls.retrieve_profile, &fields)).await?;
+        let json = reply.json().unwrap_or_default();
+        user(names, &json).ok_or_else(|| incomplete(OPERATION))
     }
 
     /// Sets the password of a profile that the directory made.
@@ -217,13 +240,14 @@ impl Client {
         profile: &str,
         password: &Secret,
     ) -> StoreResult<()> {
+        let (calls, names) = self.table();
         let fields = [
-            ("directoryId", directory),
-            ("profileId", profile),
-            ("newPassword", password.expose()),
+            (&*names.directory_id, directory),
+            (&names.profile_id, profile),
+            (&names.new_password, password.expose()),
         ];
-        let asked = &self.config.directory.set_password;
-        self.order(&call("set profile password", asked, &fields)).await
+        let outcome = self.order(&call("set profile password", &calls.set_password, &fields)).await;
+        outcome.map_err(|error| without(password, error))
     }
 
     /// Makes a device for a profile that the directory made, and returns its identifier.
@@ -233,9 +257,13 @@ impl Client {
         profile: &str,
         name: &str,
     ) -> StoreResult<String> {
-        let fields = [("directoryId", directory), ("profileId", profile), ("deviceName", name)];
-        let asked = &self.config.directory.create_device;
-        self.make(&call("create profile device", asked, &fields)).await
+        let (calls, names) = self.table();
+        let fields = [
+            (&*names.directory_id, directory),
+            (&names.profile_id, profile),
+            (&names.device_name, name),
+        ];
+        self.make(&call("create profile device", &calls.create_device, &fields)).await
     }
 
     /// Gives a profile's device the storage role.
@@ -245,33 +273,45 @@ impl Client {
         profile: &str,
         device: &str,
     ) -> StoreResult<()> {
-        let fields =
-            [("directoryId", directory), ("profileId", profile), ("deviceIdentifier", device)];
-        let asked = &self.config.directory.add_storage_device;
-        self.order(&call("add storage device to profile", asked, &fields)).await
+        let (calls, names) = self.table();
+        let fields = [
+            (&*names.directory_id, directory),
+            (&names.profile_id, profile),
+            (&names.device_identifier, device),
+        ];
+        self.order(&call("add storage device to profile", &calls.add_storage_device, &fields)).await
     }
 
     /// The devices of every profile in a directory.
     pub async fn directory_devices(&self, directory: &str) -> StoreResult<Vec<DirectoryDevice>> {
-        let asked = &self.config.directory.list_devices;
-        let of = [("directoryId", directory)];
+        let (calls, names) = self.table();
+        let of = [(&*names.directory_id, directory)];
         let listed = |page: &[(&str, &str)]| {
-            call("list directory devices", asked, &[of.as_slice(), page].concat())
+            listing("list directory devices", &calls.list_devices, names, &of, page)
         };
-        self.all(listed, |item| device(item).map(|found| (found.identifier.clone(), found))).await
+        let read =
+            |item: &Value| device(names, item).map(|found| (found.identifier.clone(), found));
+        self.all(listed, read).await
     }
 
-    /// Opens a pool in which the devices of a directory vote, and returns its id. The
-    /// embedded engine does not offer it.
+    /// Opens a pool in which the authenticators of everybody in a directory vote, and returns
+    /// its id. `configuration` is a voting configuration of this profile, by id or name; without
+    /// one its defaults count.
     pub async fn create_directory_voting_pool(
         &self,
         directory: &str,
         title: &str,
         question: &str,
+        configuration: Option<&str>,
     ) -> StoreResult<String> {
-        let fields = [("directoryId", directory), ("title", title), ("question", question)];
-        let asked = &self.config.directory.create_voting_pool;
-        self.make(&call("create directory voting pool", asked, &fields)).await
+        let (calls, names) = self.table();
+        let mut fields = vec![
+            (&*names.directory_id, directory),
+            (&*names.title, title),
+            (&*names.question, question),
+        ];
+        fields.extend(configuration.map(|wanted| (&*names.voting_configuration_id, wanted)));
+        self.make(&call("create directory voting pool", &calls.create_voting_pool, &fields)).await
     }
 
     /// Changes the meta information of a directory: members given are replaced, those
@@ -281,12 +321,17 @@ impl Client {
         directory: &str,
         meta: &BTreeMap<String, String>,
     ) -> StoreResult<()> {
-        let members = members("meta", meta);
-        let mut fields = vec![("directoryId", directory)];
+        let (calls, names) = self.table();
+        let members = members(&names.meta, meta);
+        let mut fields = vec![(&*names.directory_id, directory)];
         fields.extend(members.iter().map(|(name, value)| (name.as_str(), *value)));
-        let asked = &self.config.directory.store_meta;
-        self.order(&call("store directory meta information", asked, &fields)).await
+        self.order(&call("store directory meta information", &calls.store_meta, &fields)).await
     }
+}
+
+/// An error that does not repeat a password.
+fn without(password: &Secret, error: StoreError) -> StoreError {
+    StoreError { message: password.redacted_from(error.message), ..error }
 }
 
 /// The members of a map as fields, `name[member]` (B.2).
@@ -322,6 +367,20 @@ fn call(operation: &'static str, asked: &DirectoryCall, fields: &[(&str, &str)])
     call
 }
 
+/// A call for a page of a list: `page` holds its number and its size.
+fn listing(
+    operation: &'static str,
+    asked: &DirectoryCall,
+    names: &DirectoryFields,
+    fields: &[(&str, &str)],
+    page: &[(&str, &str)],
+) -> Call {
+    let named = [&*names.page, &*names.per_page];
+    let page = named.into_iter().zip(page).map(|(name, (_, value))| (name, *value));
+    let fields: Vec<_> = fields.iter().copied().chain(page).collect();
+    call(operation, asked, &fields)
+}
+
 /// A text as one segment of a path.
 fn segment(text: &str) -> String {
     let Ok(mut url) = Url::parse("http://localhost/") else { return String::new() };
@@ -331,44 +390,50 @@ fn segment(text: &str) -> String {
     url.path().trim_start_matches('/').to_owned()
 }
 
-fn directory(json: &Value) -> Option<Directory> {
+/// The text of the field of this name, or else of one that the sources use.
+fn named(json: &Value, name: &DirectoryName, others: &[&str]) -> Option<String> {
+    field(json, &[name]).or_else(|| field(json, others))
+}
+
+fn directory(names: &DirectoryFields, json: &Value) -> Option<Directory> {
     Some(Directory {
-        id: field(json, &["directoryId", "id", "uuid"])?,
-        name: field(json, &["name", "title"]).unwrap_or_default(),
-        role: field(json, &["role"]),
+        id: named(json, &names.directory_id, &["directoryId", "id", "uuid"])?,
+        name: named(json, &names.name, &["name", "title"]).unwrap_or_default(),
+        role: named(json, &names.role, &["role"]),
         created: created(json),
-        meta: map(json.get("meta")),
+        meta: map(json.get(&*names.meta).or_else(|| json.get("meta"))),
     })
 }
 
-fn user(json: &Value) -> Option<DirectoryUser> {
+fn user(names: &DirectoryFields, json: &Value) -> Option<DirectoryUser> {
     Some(DirectoryUser {
-        profile: field(json, &["profileId", "profile", "id"])?,
-        username: field(json, &["username", "name"]),
-        role: field(json, &["role"]),
+        profile: named(json, &names.profile_id, &["profileId", "profile", "id"])?,
+        username: named(json, &names.username, &["username", "name"]),
+        role: named(json, &names.role, &["role"]),
         since: created(json),
-        information: map(json.get("information")),
+        information: map(json.get(&*names.information).or_else(|| json.get("information"))),
     })
 }
 
-fn invitation(json: &Value) -> Option<DirectoryInvitation> {
+fn invitation(names: &DirectoryFields, json: &Value) -> Option<DirectoryInvitation> {
     Some(DirectoryInvitation {
-        id: field(json, &["invitationId", "id"])?,
-        directory: field(json, &["directoryId", "directory"]),
-        directory_name: field(json, &["directoryName"]),
-        profile: field(json, &["profileId", "profile"]),
-        username: field(json, &["username"]),
+        id: named(json, &names.invitation_id, &["invitationId", "id"])?,
+        directory: named(json, &names.directory_id, &["directoryId", "directory"]),
+        directory_name: named(json, &names.directory_name, &["directoryName"]),
+        profile: named(json, &names.profile_id, &["profileId", "profile"]),
+        username: named(json, &names.username, &["username"]),
         created: created(json),
     })
 }
 
-fn device(json: &Value) -> Option<DirectoryDevice> {
+fn device(names: &DirectoryFields, json: &Value) -> Option<DirectoryDevice> {
+    let storage = json.get(&*names.storage).or_else(|| json.get("storage"));
     Some(DirectoryDevice {
-        identifier: field(json, &IDENTIFIERS)?,
-        name: field(json, &["name", "deviceName"]),
-        profile: field(json, &["profileId", "profile"]),
-        username: field(json, &["username"]),
-        storage: json.get("storage").and_then(Value::as_bool),
+        identifier: named(json, &names.device_identifier, &IDENTIFIERS)?,
+        name: named(json, &names.device_name, &["name", "deviceName"]),
+        profile: named(json, &names.profile_id, &["profileId", "profile"]),
+        username: named(json, &names.username, &["username"]),
+        storage: storage.and_then(Value::as_bool),
     })
 }
 
@@ -394,11 +459,12 @@ mod tests {
 
     #[test]
     fn records_are_read_by_what_they_have() {
-        let read = directory(&json!({"id": 7, "meta": []})).unwrap();
+        let names = DirectoryFields::default();
+        let read = directory(&names, &json!({"id": 7, "meta": []})).unwrap();
         assert_eq!((read.id.as_str(), read.role, read.meta.len()), ("7", None, 0));
-        assert!(directory(&json!({"name": "n"})).is_none());
-        assert_eq!(user(&json!({"profile": "p"})).unwrap().profile, "p");
-        assert!(invitation(&json!({"directoryId": "d"})).is_none());
-        assert_eq!(device(&json!({"deviceId": "d"})).unwrap().storage, None);
+        assert!(directory(&names, &json!({"name": "n"})).is_none());
+        assert_eq!(user(&names, &json!({"profile": "p"})).unwrap().profile, "p");
+        assert!(invitation(&names, &json!({"directoryId": "d"})).is_none());
+        assert_eq!(device(&names, &json!({"deviceId": "d"})).unwrap().storage, None);
     }
 }

@@ -212,7 +212,12 @@ impl Vfs {
                     self.approvals.note_failed(ino, &error);
                     return Err(error);
                 }
-                (_, done) => return done,
+                (_, done) => {
+                    if matches!(self.counters.failure(ino), Some(VfsError::Denied { .. })) {
+                        self.counters.clear_failure(ino);
+                    }
+                    return done;
+                }
             }
         }
     }

@@ -229,6 +229,20 @@ impl Engine {
         self.command(path, Some(&session), &fields);
     }
 
+    /// Gives a profile a device that votes, as another client would; its identifier.
+    pub(crate) fn authenticator(&self, login: &Login, name: &str) -> String {
+        let session = self.authenticate(login);
+        let token = Some(session.as_str());
+        let asked = [("deviceName", name)];
+        let id = self.command("/device/request-unique-identifier", token, &asked);
+        let found = self.post("/device/retrieve-unique-identifier", token, &[("id", &id)]).json();
+        let identifier = found["deviceIdentifier"].as_str().unwrap().to_owned();
+        let device = [("deviceIdentifier", identifier.as_str())];
+        self.command("/device/approve-device", token, &device);
+        self.command("/verified-authenticator/register", token, &device);
+        identifier
+    }
+
     pub(super) fn authenticate(&self, login: &Login) -> String {
         let fields = [("username", login.username.as_str()), ("password", login.password.as_str())];
         let reply = self.post("/profile/authenticate", None, &fields);

@@ -75,6 +75,8 @@ impl Machine {
             command.env_remove(format!("PRIVICORE_{name}"));
         }
         command.env_remove("PRIVICOREFS_KEY_FILE");
+        // the keyring of whoever runs the tests is no place for their sessions
+        command.env_remove("DBUS_SESSION_BUS_ADDRESS");
         command.env("HOME", &home).env("XDG_RUNTIME_DIR", self.folder.join("run"));
         for name in ["CONFIG", "STATE", "CACHE", "DATA"] {
             command.env(format!("XDG_{name}_HOME"), home.join(name.to_lowercase()));

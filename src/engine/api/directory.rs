@@ -1,8 +1,6 @@
-//! C.10: directories. Methods and paths come from the table in `protocol`; field names
-//! are our choice, in the style of the documented calls. What a command makes (directory,
-//! user, invitation, device) is known by the command's id.
-//!
-//! Not offered: "Create directory voting pool".
+//! C.10: directories. Methods, paths and names of fields come from the table in `protocol`:
+//! they are our choice, in the style of the documented calls. What a command makes
+//! (directory, user, invitation, device, pool) is known by the command's id.
 
 use std::sync::Arc;
 
@@ -20,13 +18,19 @@ use crate::engine::app::App;
 use crate::engine::commit::{Durability, Tx};
 use crate::engine::db::View;
 use crate::engine::directory::{self, Changes, Directory, Member, NewUser};
+use crate::engine::governance;
+use crate::engine::pools::Opening;
 use crate::engine::profiles;
 use crate::engine::records::Device;
 use crate::engine::refusal::Refusal;
 use crate::engine::time::rfc3339;
-use crate::protocol::directory::{CallMethod, DirectoryCall, DirectoryCalls};
+use crate::protocol::directory::{
+    CallMethod, DirectoryCall, DirectoryCalls, DirectoryFields, DirectoryValues,
+};
 
 static CALLS: DirectoryCalls = DirectoryCalls::ENGINE;
+static FIELDS: DirectoryFields = DirectoryFields::ENGINE;
+static VALUES: DirectoryValues = DirectoryValues::ENGINE;
 
 type Routes = Router<Arc<App>>;
 
@@ -49,6 +53,7 @@ pub(super) fn routes() -> Routes {
     let routes = add(routes, &CALLS.create_device, create_device);
     let routes = add(routes, &CALLS.add_storage_device, add_storage_device);
     let routes = add(routes, &CALLS.list_devices, list_devices);
+    let routes = add(routes, &CALLS.create_voting_pool, create_voting_pool);
     add(routes, &CALLS.store_meta, store_meta)
 }
 
@@ -72,11 +77,11 @@ fn id(fields: &Fields, name: &'static str, missing: Refusal) -> Result<Uuid, Ref
 }
 
 fn directory_id(fields: &Fields) -> Result<Uuid, Refusal> {
-    id(fields, "directoryId", Refusal::NoDirectory)
+    id(fields, &FIELDS.directory_id, Refusal::NoDirectory)
 }
 
 fn profile_id(fields: &Fields) -> Result<Uuid, Refusal> {
-    id(fields, "profileId", Refusal::NoProfile)
+    id(fields, &FIELDS.profile_id, Refusal::NoProfile)
 }
 
 /// The members of a map, of which at least one must be sent.
@@ -116,7 +121,7 @@ async fn register(
     caller: Caller,
     fields: Fields,
 ) -> Result<Response, Refusal> {
-    let name = fields.required("name")?;
+    let name = fields.required(&FIELDS.name)?;
     let id = app.new_id();
     let step = move |tx: &mut Tx<'_>| directory::register(tx, caller.profile, id, name);
     Ok(accept(&app, &CALLS.register, id, caller, step).await)
@@ -188,8 +193,8 @@ async fn create_user(
     fields: Fields,
 ) -> Result<Response, Refusal> {
     let directory = directory_id(&fields)?;
-    let username = fields.required("username")?;
-    let password = account::new_password(&fields, "password")?;
+    let username = fields.required(&FIELDS.username)?;
+    let password = account::new_password(&fields, &FIELDS.password)?;
     directory::owned(&*app.db, caller.profile, directory)?;
     if profiles::by_name(&*app.db, &username)?.is_some() {
         return Err(Refusal::UsernameTaken);
@@ -215,7 +220,7 @@ async fn update_user(
     fields: Fields,
 ) -> Result<Response, Refusal> {
     let (directory, profile) = (directory_id(&fields)?, profile_id(&fields)?);
-    let changes = changes(&fields, "information")?;
+    let changes = changes(&fields, &FIELDS.information)?;
     directory::owned(&*app.db, caller.profile, directory)?;
     directory::member(&*app.db, directory, profile)?;
     let step = move |tx: &mut Tx<'_>| {
@@ -232,7 +237,7 @@ async fn invite(
 ) -> Result<Response, Refusal> {
     let directory = directory_id(&fields)?;
     directory::owned(&*app.db, caller.profile, directory)?;
-    let profile = match fields.get("username") {
+    let profile = match fields.get(&FIELDS.username) {
         Some(name) => profiles::by_name(&*app.db, name)?.ok_or(Refusal::NoProfile)?.0,
         None => profile_id(&fields)?,
     };
@@ -254,7 +259,7 @@ async fn list_invites(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let fields = Fields::of_query(query.as_deref());
-    let of = match fields.get("directoryId") {
+    let of = match fields.get(&FIELDS.directory_id) {
         Some(_) => {
             let id = directory_id(&fields)?;
             directory::owned(&*app.db, caller.profile, id)?;
@@ -286,12 +291,12 @@ async fn process_invitation(
     caller: Caller,
     fields: Fields,
 ) -> Result<Response, Refusal> {
-    let invitation = id(&fields, "invitationId", Refusal::NoInvitation)?;
-    let accepted = match fields.required("decision")?.as_str() {
-        "accept" => true,
-        "decline" => false,
-        _ => return Err(Refusal::parameter("decision", "accept or decline")),
-    };
+    let invitation = id(&fields, &FIELDS.invitation_id, Refusal::NoInvitation)?;
+    let decision = fields.required(&FIELDS.decision)?;
+    let accepted = decision == *VALUES.accept;
+    if !accepted && decision != *VALUES.decline {
+        return Err(Refusal::parameter(&FIELDS.decision, "accept or decline"));
+    }
     directory::own_invitation(&*app.db, caller.profile, invitation)?;
     let step = move |tx: &mut Tx<'_>| {
         directory::process_invitation(tx, caller.profile, invitation, accepted)
@@ -366,7 +371,7 @@ async fn profiles_info(
     let id = directory_id(&fields)?;
     let parse = |text: &String| Uuid::parse_str(text).map_err(|_| Refusal::NoProfile);
     let wanted: Vec<Uuid> =
-        fields.list("profileIds")?.iter().map(parse).collect::<Result<_, _>>()?;
+        fields.list(&FIELDS.profile_ids)?.iter().map(parse).collect::<Result<_, _>>()?;
     listed(&app, &fields, move |view| {
         let found = directory::joined(view, caller.profile, id)?;
         let members = match wanted.is_empty() {
@@ -389,7 +394,7 @@ async fn set_password(
     fields: Fields,
 ) -> Result<Response, Refusal> {
     let (directory, profile) = (directory_id(&fields)?, profile_id(&fields)?);
-    let password = account::new_password(&fields, "newPassword")?;
+    let password = account::new_password(&fields, &FIELDS.new_password)?;
     if fields.get("newPasswordRepeat").is_some_and(|repeat| repeat != password) {
         return Err(Refusal::parameter("newPasswordRepeat", "the passwords differ"));
     }
@@ -413,7 +418,7 @@ async fn create_device(
     fields: Fields,
 ) -> Result<Response, Refusal> {
     let (directory, profile) = (directory_id(&fields)?, profile_id(&fields)?);
-    let name = fields.required("deviceName")?;
+    let name = fields.required(&FIELDS.device_name)?;
     directory::managed(&*app.db, caller.profile, directory, profile)?;
     let id = app.new_id();
     let step = move |tx: &mut Tx<'_>| {
@@ -430,7 +435,7 @@ async fn add_storage_device(
     fields: Fields,
 ) -> Result<Response, Refusal> {
     let (directory, profile) = (directory_id(&fields)?, profile_id(&fields)?);
-    let identifier = fields.required("deviceIdentifier")?;
+    let identifier = fields.required(&FIELDS.device_identifier)?;
     directory::managed(&*app.db, caller.profile, directory, profile)?;
     directory::device(&*app.db, profile, &identifier)?;
     let step = move |tx: &mut Tx<'_>| {
@@ -466,6 +471,48 @@ async fn list_devices(
     .await
 }
 
+/// "Create directory voting pool": `directoryId`, `title`, `question`, and of the owner's
+/// voting configurations `votingConfigurationId`; without it, the owner's defaults count.
+async fn create_voting_pool(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    fields: Fields,
+) -> Result<Response, Refusal> {
+    let directory = directory_id(&fields)?;
+    let title = fields.required(&FIELDS.title)?;
+    let question = fields.required(&FIELDS.question)?;
+    directory::owned(&*app.db, caller.profile, directory)?;
+    let governance = governance::of(&*app.db, caller.profile)?;
+    let wanted = fields.text(&FIELDS.voting_configuration_id)?.filter(|text| !text.is_empty());
+    let (strategy, time_limit, devices) = match wanted {
+        Some(wanted) => {
+            let field = &FIELDS.voting_configuration_id;
+            let unknown = |_| Refusal::parameter(field, "no such configuration");
+            let found = governance.configuration(&wanted).map_err(unknown)?;
+            (found.strategy, found.time_limit, found.devices.clone())
+        }
+        None => (governance.defaults.strategy, governance.defaults.time_limit, Vec::new()),
+    };
+    let db = Arc::clone(&app.db);
+    let members = scan(move || directory::members(&db.view(), directory)).await?;
+    let id = app.new_id();
+    let opening = Opening {
+        id,
+        profile: caller.profile,
+        title,
+        question,
+        nonce: None,
+        subject: None,
+        strategy,
+        time_limit,
+        voters: members.into_iter().map(|(profile, _)| profile).collect(),
+        devices,
+        skip: Vec::new(),
+    };
+    let step = move |tx: &mut Tx<'_>| directory::open_pool(tx, caller.profile, directory, opening);
+    Ok(accept(&app, &CALLS.create_voting_pool, id, caller, step).await)
+}
+
 /// "Store directory meta information": `directoryId`, `meta[…]`; an empty value removes
 /// a member, others stay.
 async fn store_meta(
@@ -474,7 +521,7 @@ async fn store_meta(
     fields: Fields,
 ) -> Result<Response, Refusal> {
     let directory = directory_id(&fields)?;
-    let changes = changes(&fields, "meta")?;
+    let changes = changes(&fields, &FIELDS.meta)?;
     directory::owned(&*app.db, caller.profile, directory)?;
     let step = move |tx: &mut Tx<'_>| directory::store_meta(tx, caller.profile, directory, changes);
     Ok(accept(&app, &CALLS.store_meta, app.new_id(), caller, step).await)

@@ -52,6 +52,7 @@ pub(super) async fn create(
         subject: None,
         strategy: configuration.strategy,
         time_limit: configuration.time_limit,
+        voters: vec![profile],
         devices: configuration.devices.clone(),
         skip,
     };
