@@ -5,16 +5,26 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use common::directories::Profile;
 use common::{Lab, Machine, assert_errno, attributes, eventually, names};
+use privicorefs::crypto::MasterKey;
+use privicorefs::env::Env;
+use privicorefs::store::{MemoryStore, Store, StoreError, StoreErrorKind, StoreResult};
+use privicorefs::vfs::{
+    Caller, Directories, DirectoryInfo, Durability, ROOT_INO, Shown, Vfs, VfsConfig, VfsError,
+};
 use rustix::fs::{CWD, RenameFlags, XattrFlags, llistxattr, renameat_with};
 use rustix::io::Errno;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const REGISTER: &str = "/directory/register";
@@ -335,4 +345,109 @@ fn a_service_without_directories_has_ordinary_folders() {
     });
     let log = fs::read_to_string(machine.state_dir().join("privicorefs.log")).unwrap();
     assert_eq!(log.matches("the service has no directories").count(), 1, "{log}");
+}
+
+/// A service whose list a test decides.
+struct Told(Mutex<StoreResult<Vec<DirectoryInfo>>>);
+
+#[async_trait]
+impl Directories for Told {
+    async fn list(&self) -> StoreResult<Vec<DirectoryInfo>> {
+        self.0.lock().unwrap().clone()
+    }
+
+    async fn register(&self, name: &str) -> StoreResult<String> {
+        Ok(name.to_owned())
+    }
+
+    async fn store_meta(&self, _: &str, _: &BTreeMap<String, String>) -> StoreResult<()> {
+        Ok(())
+    }
+}
+
+fn open(
+    runtime: &Runtime,
+    dir: &Path,
+    store: &Arc<MemoryStore>,
+    told: &Arc<Told>,
+    register: bool,
+) -> Arc<Vfs> {
+    let config = VfsConfig {
+        state_dir: dir.join("state"),
+        cache_dir: dir.join("cache"),
+        cache_limit: 1 << 20,
+        cache_floor: 0,
+        staging_limit: 1 << 30,
+        memory: 32 << 20,
+        split_above: None,
+        part_size: 1 << 20,
+        durability: Durability::Fsync,
+        trash_days: 0,
+        local_names: Vec::new(),
+        parallel: 4,
+        deadline: PATIENCE,
+        approval_timeout: PATIENCE,
+        poll_interval: Duration::from_secs(1),
+        read_only: false,
+        shown: Shown::default(),
+        default_uid: 0,
+        default_gid: 0,
+    };
+    let store: Arc<dyn Store> = store.clone();
+    let (key, env) = (MasterKey::from_bytes([7; 32]), Env::system());
+    let vfs = runtime.block_on(Vfs::open(config, store, key, env)).unwrap();
+    runtime.block_on(vfs.show_directories(told.clone(), register));
+    vfs
+}
+
+/// The directory that a folder at the top is.
+fn id(vfs: &Vfs, folder: &str) -> Option<String> {
+    let ino = vfs.lookup(ROOT_INO, folder.as_bytes()).unwrap().ino;
+    let value = vfs.getxattr(ino, name("id").as_bytes()).ok()?;
+    Some(String::from_utf8(value).unwrap())
+}
+
+#[test]
+fn a_directory_that_the_profile_has_left_is_an_ordinary_folder() {
+    let info = |id: &str| DirectoryInfo {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        role: Some("member".to_owned()),
+        created: None,
+        meta: BTreeMap::new(),
+    };
+    let told = Arc::new(Told(Mutex::new(Ok(vec![info("left"), info("kept")]))));
+    let (runtime, dir) = (Runtime::new().unwrap(), tempfile::tempdir().unwrap());
+    let (store, caller) = (Arc::new(MemoryStore::new()), Caller::default());
+    let vfs = open(&runtime, &dir.path().join("a"), &store, &told, true);
+    vfs.start(runtime.handle().clone(), Box::new(|_| ()));
+    assert_eq!(id(&vfs, "left").as_deref(), Some("left"));
+    let left = vfs.lookup(ROOT_INO, b"left").unwrap().ino;
+    vfs.mkdir(&caller, left, b"below", 0o755).unwrap();
+
+    // Two machines have the folder of a directory that one of them makes, once each.
+    let other = open(&runtime, &dir.path().join("b"), &store, &told, false);
+    other.start(runtime.handle().clone(), Box::new(|_| ()));
+    let made = vfs.clone().make_directory(caller, ROOT_INO, b"made".to_vec(), 0o700);
+    let made = runtime.block_on(made).unwrap();
+    *told.0.lock().unwrap() = Ok(vec![info("kept"), info("made")]);
+    eventually("it is left", PATIENCE, || id(&vfs, "left").is_none());
+    eventually("it is one", PATIENCE, || id(&vfs, "made").as_deref() == Some("made"));
+    eventually("the other machine has it", PATIENCE, || {
+        other
+            .lookup(ROOT_INO, b"made")
+            .is_ok_and(|found| (found.ino, found.perm) == (made.ino, 0o700))
+    });
+    assert!(vfs.lookup(left, b"below").is_ok(), "what is in it stays");
+    vfs.rmdir(left, b"below").unwrap();
+    vfs.rmdir(ROOT_INO, b"left").unwrap();
+    assert!(matches!(vfs.rmdir(ROOT_INO, b"kept"), Err(VfsError::NotPermitted { .. })));
+
+    let absent = StoreError::new(StoreErrorKind::Unsupported, "list", "no such call");
+    *told.0.lock().unwrap() = Err(absent);
+    eventually("they are all ordinary ones", PATIENCE, || id(&vfs, "kept").is_none());
+    vfs.rmdir(ROOT_INO, b"kept").unwrap();
+    for vfs in [vfs, other] {
+        runtime.block_on(vfs.shutdown(PATIENCE));
+    }
 }

@@ -26,6 +26,7 @@ use crate::catalog::folders::TopFolder;
 use crate::catalog::record::truncate_utf8;
 use crate::catalog::segment::Paths;
 use crate::catalog::{Stale, Time, keys};
+use crate::db::Space;
 use crate::store::{StoreError, StoreResult};
 use crate::telemetry;
 
@@ -35,8 +36,8 @@ const PREFIX: &str = "user.privicore.directory.";
 /// All meta of a directory, as JSON; a dot and a name lead to one member.
 const META: &str = "user.privicore.directory.meta";
 
-/// How long opening waits for the first list.
-const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// How long opening waits for the first list, where an older one is known.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// A directory that the profile is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,10 +108,12 @@ impl Vfs {
     /// before [`Vfs::start`].
     pub async fn show_directories(&self, calls: Arc<dyn Directories>, register: bool) {
         let kept = self.tree.db().load::<Vec<(Ino, DirectoryInfo)>>(&keys::meta("directories"));
-        let kept = kept.unwrap_or_default().unwrap_or_default();
-        self.directories.known.lock().folders = kept.into_iter().collect();
+        let kept = kept.unwrap_or_default();
+        // A vault that is new here has just answered: this is bounded by the deadline.
+        let limit = if kept.is_some() { FIRST_LOOK } else { Duration::MAX };
+        self.directories.known.lock().folders = kept.into_iter().flatten().collect();
         drop(self.directories.service.set(Service { calls, register }));
-        if timeout(FIRST_LOOK, self.look_for_directories()).await.is_err() {
+        if timeout(limit, self.look_for_directories()).await.is_err() {
             tracing::warn!("directories are shown as they were last seen: no answer yet");
         }
     }
@@ -159,7 +162,7 @@ impl Vfs {
                 self.hint_changes();
                 return Ok(());
             }
-            if known.folders == folders {
+            if known.folders == folders && (!folders.is_empty() || self.has_kept_directories()?) {
                 return Ok(());
             }
             known.folders = folders;
@@ -222,6 +225,10 @@ impl Vfs {
             return Ok(Some(ino));
         }
         Ok(None)
+    }
+
+    fn has_kept_directories(&self) -> VfsResult<bool> {
+        Ok(self.tree.db().contains(Space::Meta, &keys::meta("directories"))?)
     }
 
     /// Writes the table down for the next mount.
