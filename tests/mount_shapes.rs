@@ -66,36 +66,33 @@ fn day(shape: &Value, fill: impl Fn(&Path)) {
     ];
     let mut first = lab.mounted_with("first", &options);
     let local = lab.path("local");
-    fs::create_dir(&local).unwrap();
     fill(&local);
     copy_tree(&local, &first.path("tree"));
     first.sync();
-
-    for root in [&local, &first.path("tree")] {
-        fs::write(root.join("changed"), pattern(7, 5_000)).unwrap();
-        fs::write(root.join("changed"), pattern(8, 4_000)).unwrap();
-        fs::create_dir(root.join("new")).unwrap();
-        fs::rename(root.join("changed"), root.join("new/moved")).unwrap();
-        fs::write(root.join("gone"), "x").unwrap();
-    }
-    first.sync();
-    for root in [&local, &first.path("tree")] {
-        fs::remove_file(root.join("gone")).unwrap();
-    }
-    let moved = first.path("tree/new/moved");
-    let risk = "user.privicore.risk.classification";
-    attributes::set(&moved, risk, b"secret", XattrFlags::empty()).unwrap();
-    first.sync();
     assert_same_trees(&local, &first.path("tree"));
+
+    let tree = first.path("tree");
+    fs::write(tree.join("changed"), pattern(7, 5_000)).unwrap();
+    fs::write(tree.join("gone"), "x").unwrap();
+    first.sync();
+    fs::write(tree.join("changed"), pattern(8, 4_000)).unwrap();
+    fs::create_dir(tree.join("new")).unwrap();
+    fs::rename(tree.join("changed"), tree.join("new/moved")).unwrap();
+    fs::remove_file(tree.join("gone")).unwrap();
+    let risk = "user.privicore.risk.classification";
+    attributes::set(&tree.join("new/moved"), risk, b"secret", XattrFlags::empty()).unwrap();
+    first.sync();
+    let after = lab.path("after");
+    copy_tree(&tree, &after);
     first.umount();
 
     let second = lab.mounted_with("second", &options);
-    assert_same_trees(&local, &second.path("tree"));
+    assert_same_trees(&after, &second.path("tree"));
     assert_eq!(attributes::get(&second.path("tree/new/moved"), risk).unwrap(), b"secret");
 }
 
 fn plain_files(folder: &Path) {
-    fs::create_dir(folder.join("folder")).unwrap();
+    fs::create_dir_all(folder.join("folder")).unwrap();
     for (n, (name, len)) in FILES.into_iter().enumerate() {
         fs::write(folder.join(name), pattern(n as u64, len)).unwrap();
     }

@@ -318,7 +318,7 @@ fn place(
     Ok(parent)
 }
 
-fn shadow(ino: Ino, kind: Kind, stamp: Stamp, created: Time, owner: Owner) -> Inode {
+pub(super) fn shadow(ino: Ino, kind: Kind, stamp: Stamp, created: Time, owner: Owner) -> Inode {
     let dir = kind == Kind::Dir;
     let perm = if dir { 0o755 } else { 0o644 };
     let (atime, mtime, ctime) = (created, created, created);
@@ -336,7 +336,7 @@ fn shadow(ino: Ino, kind: Kind, stamp: Stamp, created: Time, owner: Owner) -> In
     }
 }
 
-fn attach_shadow(
+pub(super) fn attach_shadow(
     txn: &mut Txn<'_>,
     number: u64,
     kind: Kind,

@@ -27,6 +27,7 @@ mod attributes;
 pub mod checkpoint;
 pub mod cleared;
 pub mod discover;
+pub mod folders;
 pub mod follow;
 pub mod hlc;
 pub mod keys;

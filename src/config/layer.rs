@@ -133,6 +133,13 @@ pub struct Layer {
     /// How long a signal or fusermount3 -u may wait for uploads [default: 60]
     #[arg(long, value_name = "SECS", help_heading = "Behaviour")]
     pub drain_timeout: Option<u64>,
+    /// Register a folder that is made at the top as a directory at the service
+    ///
+    /// Directories that the profile owns or is assigned to are folders at the top in any
+    /// case. Without this, `mkdir` there makes an ordinary folder.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", help_heading = "Behaviour")]
+    pub register_directories: Option<bool>,
 
     /// Let other users in (subject to modes and owners)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -217,8 +224,8 @@ impl Layer {
             embedded, api_url, ws_url, upstream_url, downstream_url, username, password_file,
             password_command, key_file, ca_file, state_dir, cache_dir, cache_size, cache_free_floor,
             staging_limit, memory, split_above, part_size, durability, trash_days, local_names,
-            parallel, poll_interval, deadline, approval_timeout, drain_timeout, allow_other, read_only,
-            uid, gid, umask, file_mode, dir_mode, log_level, session_store, directory,
+            parallel, poll_interval, deadline, approval_timeout, drain_timeout, register_directories,
+            allow_other, read_only, uid, gid, umask, file_mode, dir_mode, log_level, session_store, directory,
         )
     }
 }

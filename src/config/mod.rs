@@ -156,6 +156,7 @@ pub fn resolve(
         tuning: tuning(&layer)?,
         allow_other: layer.allow_other.unwrap_or(false),
         read_only: layer.read_only.unwrap_or(false),
+        register_directories: layer.register_directories.unwrap_or(false),
         drain_timeout: Duration::from_secs(layer.drain_timeout.unwrap_or(60)),
         log_level: layer.log_level.unwrap_or_default(),
         control_dir: control::socket_dir(env).map_err(ConfigError::ControlDir)?,

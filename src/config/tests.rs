@@ -234,6 +234,8 @@ fn switches_can_be_turned_off_again() {
     assert!(bench.resolve(&[]).unwrap().read_only);
     assert!(!bench.resolve(&["--read-only=false"]).unwrap().read_only);
     assert!(bench.resolve(&["--allow-other"]).unwrap().allow_other);
+    assert!(!bench.resolve(&[]).unwrap().register_directories);
+    assert!(bench.resolve(&["--register-directories"]).unwrap().register_directories);
 }
 
 #[test]
@@ -245,7 +247,7 @@ fn every_option_may_stand_in_the_file() {
          split_above = \"never\"\npart_size = \"1MiB\"\ndurability = \"close\"\ntrash_days = 0\n\
          local_names = [\"*.tmp\"]\nparallel = 2\npoll_interval = 0\ndeadline = 5\n\
          approval_timeout = 7\n\
-         drain_timeout = 6\nallow_other = true\nread_only = true\nlog_level = \"debug\"\n\
+         drain_timeout = 6\nregister_directories = true\nallow_other = true\nread_only = true\nlog_level = \"debug\"\n\
          session_store = \"file\"\n[directory.calls]\nregister = \"PUT /v2\"\n",
     );
     let config = bench.resolve(&[]).unwrap();
@@ -255,4 +257,5 @@ fn every_option_may_stand_in_the_file() {
     assert_eq!(config.tuning.durability, Durability::Close);
     assert_eq!(config.tuning.local_names, ["*.tmp"]);
     assert!(config.tuning.poll_interval.is_zero());
+    assert!(config.register_directories && config.read_only);
 }

@@ -248,8 +248,9 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, perm) = (convert::maker(request, umask), convert::perm(mode));
-        let result = self.vfs.mkdir(&caller, parent.0, name.as_bytes(), perm);
-        answer("mkdir", parent, result, reply, entry);
+        let (vfs, name) = (Arc::clone(&self.vfs), name.as_bytes().to_vec());
+        let work = vfs.make_directory(caller, parent.0, name, perm);
+        self.later("mkdir", parent, work, reply, entry);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -481,11 +482,13 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let caller = convert::caller(request);
-        let result = match convert::xattr_mode(flags) {
-            Some(mode) => self.vfs.setxattr(&caller, ino.0, name.as_bytes(), value, mode),
-            None => invalid("setxattr", "flags that are not offered"),
+        let Some(mode) = convert::xattr_mode(flags) else {
+            let refused = invalid("setxattr", "flags that are not offered");
+            return answer("setxattr", ino, refused, reply, ok);
         };
-        answer("setxattr", ino, result, reply, ok);
+        let (vfs, name) = (Arc::clone(&self.vfs), name.as_bytes().to_vec());
+        let work = vfs.set_attribute(caller, ino.0, name, value.to_vec(), mode);
+        self.later("setxattr", ino, work, reply, ok);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -504,8 +507,8 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let caller = convert::caller(request);
-        let result = self.vfs.removexattr(&caller, ino.0, name.as_bytes());
-        answer("removexattr", ino, result, reply, ok);
+        let (vfs, name) = (Arc::clone(&self.vfs), name.as_bytes().to_vec());
+        self.later("removexattr", ino, vfs.remove_attribute(caller, ino.0, name), reply, ok);
     }
 
     fn fallocate(

@@ -94,6 +94,8 @@ pub struct MountConfig {
     pub allow_other: bool,
     /// Whether changes are refused.
     pub read_only: bool,
+    /// Whether a folder that is made at the top becomes a directory at the service.
+    pub register_directories: bool,
     /// How long a signal or an unmount by others may wait for uploads.
     pub drain_timeout: Duration,
     /// How much is logged.

@@ -5,7 +5,7 @@
 //! local     state lock, log                         embedded   the embedded vault's folder
 //! backend   engine, client, store decorators        serve      start, wait, drain, stop
 //! control   what the control socket asks            daemon     the process in the background
-//! allocator what glibc is told about memory
+//! allocator what glibc is told about memory        directories  the client's calls about them
 //! ```
 //!
 //! Life of a mount: `Starting -> Serving -> Draining -> Closed`.
@@ -22,6 +22,7 @@ mod backend;
 mod config;
 mod control;
 mod daemon;
+mod directories;
 mod embedded;
 mod error;
 mod local;

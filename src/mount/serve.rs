@@ -13,6 +13,7 @@ use super::backend::Vault;
 use super::config::MountConfig;
 use super::control::{Controls, Phase};
 use super::daemon::Announcement;
+use super::directories::ClientDirectories;
 use super::local::{self, StateLock};
 use super::{Ended, MountError, allocator};
 use crate::control::{self, Connection, ControlError, Progress};
@@ -134,7 +135,10 @@ async fn open_vfs(
         default_uid: control::own_uid(),
         default_gid: rustix::process::getegid().as_raw(),
     };
-    Ok(Vfs::open(settings, Arc::clone(&vault.store), key, env).await?)
+    let vfs = Vfs::open(settings, Arc::clone(&vault.store), key, env).await?;
+    let directories = ClientDirectories(Arc::clone(&vault.client));
+    vfs.show_directories(Arc::new(directories), config.register_directories).await;
+    Ok(vfs)
 }
 
 /// From an open operations layer to its shutdown, whatever happens between.

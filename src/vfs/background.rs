@@ -132,6 +132,7 @@ impl Vfs {
                 || self.remote.is_short().unwrap_or_default();
             let looked = async {
                 self.look().await?;
+                self.look_for_directories().await;
                 self.look_for_files(whole).await
             };
             let looked = looked.await;

@@ -14,6 +14,7 @@ mod background;
 mod base;
 mod body;
 mod commit;
+mod directories;
 pub mod error;
 mod extents;
 mod handles;
@@ -54,6 +55,7 @@ use crate::db::Db;
 use crate::env::Env;
 use crate::store::Store;
 
+pub use directories::{Directories, DirectoryInfo};
 pub use error::{VfsError, VfsResult};
 pub use status::Status;
 pub use sync::{DrainReport, SyncProgress};
@@ -158,6 +160,7 @@ pub struct Vfs {
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     counters: status::Counters,
     approvals: approval::Approvals,
+    directories: directories::Table,
     parts: base::PartTable,
     /// Invalidations met inside operations, announced from the background.
     pending_stale: Mutex<Vec<Stale>>,
@@ -235,6 +238,7 @@ impl Vfs {
             tasks: Mutex::new(Vec::new()),
             counters: status::Counters::new(&env),
             approvals: approval::Approvals::default(),
+            directories: directories::Table::default(),
             parts: base::PartTable::default(),
             pending_stale: Mutex::new(Vec::new()),
             nameless: Mutex::new(HashSet::new()),

@@ -2,8 +2,8 @@
 
 use super::acl::{self, Acl, Inherited};
 use super::error::{VfsError, VfsResult};
-use super::xattrs::inherited_risk;
-use super::{Attr, Caller, Ino, Kind, OpenMode, Opened, RenameMode, Vfs};
+use super::xattrs::{SET_GROUP_ID, inherited_risk};
+use super::{Attr, Caller, Ino, Kind, OpenMode, Opened, ROOT_INO, RenameMode, Vfs};
 use crate::catalog::{Inode, NewInode, Removed};
 
 /// Longest symbolic link target, in bytes (`PATH_MAX` without the final zero).
@@ -74,6 +74,27 @@ impl Vfs {
         self.make(caller, parent, name, new_inode(caller, Kind::Dir, perm, 0, Vec::new()))
     }
 
+    /// Gives a folder at the top that is there already what a new one has: owner, permission
+    /// bits, and what the root hands down.
+    pub(super) fn furnish(&self, caller: &Caller, ino: Ino, perm: u16) -> VfsResult<Attr> {
+        let root = self.tree.inode(ROOT_INO)?;
+        let new = new_inode(caller, Kind::Dir, perm, 0, Vec::new());
+        let mut xattrs = inherited_risk(&root);
+        let handed = root.attrs.perm & SET_GROUP_ID;
+        let perm = inherited_perm(caller, &root, &new, &mut xattrs) | handed;
+        let gid = if handed == 0 { caller.gid } else { root.attrs.gid };
+        let inode = self.tree.set_attrs(ino, |inode, now| {
+            let attrs = &mut inode.attrs;
+            (attrs.perm, attrs.uid, attrs.gid, attrs.mtime) = (perm, caller.uid, gid, now);
+            for (name, value) in xattrs {
+                inode.set_xattr(&name, Some(value));
+            }
+        })?;
+        self.tree.set_attrs(ROOT_INO, |root, now| root.attrs.mtime = now)?;
+        self.want_publish();
+        Ok(self.attr_of(&inode))
+    }
+
     /// Makes a symbolic link.
     pub fn symlink(
         &self,
@@ -135,14 +156,15 @@ impl Vfs {
         self.settle_removed(&removed)
     }
 
-    /// Removes an empty directory.
+    /// Removes an empty directory, unless it is one of the service's.
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> VfsResult<()> {
         self.refuse_if_read_only(name)?;
+        self.refuse_directory(parent, name)?;
         let removed = self.tree.unlink(parent, name, true)?;
         self.settle_removed(&removed)
     }
 
-    /// Moves a name.
+    /// Moves a name, unless it is that of one of the service's directories.
     pub fn rename(
         &self,
         parent: Ino,
@@ -153,6 +175,8 @@ impl Vfs {
     ) -> VfsResult<()> {
         self.refuse_if_read_only(name)?;
         let (from, to) = ((parent, name), (new_parent, new_name));
+        self.refuse_directory(parent, name)?;
+        self.refuse_directory(new_parent, new_name)?;
         if mode == RenameMode::Exchange {
             self.tree.exchange(from, to)?;
             self.align_wanted.notify_one();

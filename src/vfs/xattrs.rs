@@ -1,7 +1,7 @@
 //! Extended attributes (design section 4).
 //!
 //! `user.privicore.*` other than the risk attributes and `.extension` are computed and
-//! read-only. Access control lists keep the permission bits in step. Everything else is
+//! read-only; meta of a directory goes to the service ([`super::directories`]). Access control lists keep the permission bits in step. Everything else is
 //! kept in the catalog as the caller set it; other attributes of the `system` namespace are
 //! refused.
 
@@ -31,7 +31,7 @@ const COMPUTED: [&[u8]; 7] = [
 /// A file's SELinux label.
 const LABEL: &[u8] = b"security.selinux";
 
-const SET_GROUP_ID: u16 = 0o2000;
+pub(super) const SET_GROUP_ID: u16 = 0o2000;
 
 /// Longest name and largest value, as Linux has it (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX`).
 const NAME_LIMIT: usize = 255;
@@ -71,7 +71,7 @@ impl Vfs {
             return Ok(Some(set.clone()));
         }
         if inode.kind != Kind::File {
-            return Ok(None);
+            return Ok(self.directory_xattr(inode.ino, name).map(String::into_bytes));
         }
         let token = inode.content.version.token();
         let known = inode.local.known_as.as_ref();

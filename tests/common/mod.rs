@@ -22,6 +22,7 @@ pub(crate) mod attributes;
 pub(crate) mod board;
 pub(crate) mod content;
 pub(crate) mod desk;
+pub(crate) mod directories;
 pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod lab;
