@@ -10,9 +10,9 @@ use super::output::Output;
 use super::prompt::NewPassword;
 use super::session::{self, Plain, SessionError};
 use super::{Exit, prompt};
-use crate::config::SessionStore;
+use crate::config::{ConfigError, SessionStore};
 use crate::env::Env;
-use crate::privicore::{Authorization, Client, PublicKey, Secret, format_rfc3339};
+use crate::privicore::{Authorization, Client, ClientConfig, PublicKey, Secret, format_rfc3339};
 use crate::store::{StoreError, StoreErrorKind};
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +35,8 @@ pub(super) enum AccountCommand {
     },
     /// Revoke the kept session at the service, and forget it
     Logout(Plain),
+    /// Ask whether the service answers; needs no login
+    Ping(Plain),
     /// Show who the service takes this user for
     Whoami(Plain),
     /// Change the password
@@ -141,6 +143,7 @@ pub(super) fn run(command: AccountCommand, output: &Output) -> anyhow::Result<Ex
         AccountCommand::Register(plain) => register(&plain, output),
         AccountCommand::Login { keyring, plain } => login(keyring, &plain, output),
         AccountCommand::Logout(plain) => logout(&plain, output),
+        AccountCommand::Ping(plain) => ping(&plain, output),
         AccountCommand::Whoami(plain) => whoami(&plain, output),
         AccountCommand::Password(args) => password(&args, output),
         AccountCommand::Token(TokenCommand::Show { reveal, plain }) => show(reveal, &plain, output),
@@ -256,6 +259,24 @@ fn logged_out(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
         output.json(&json!({ "logged_out": true }))?;
     } else {
         output.line("logged out")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn ping(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
+    let connection = plain.connect.resolve()?;
+    let endpoint = session::service(&connection)?;
+    let url = endpoint.api_url.clone().ok_or(ConfigError::Missing {
+        what: "the service's address",
+        hint: "--api-url or PRIVICORE_API_URL",
+    })?;
+    let mut config = ClientConfig::new(url.clone(), url.clone(), "", "");
+    config.ca_file = endpoint.ca_file.clone();
+    session::block_on(async { Ok(Client::check_health(&config).await?) })?;
+    if plain.json {
+        output.json(&json!({ "api_url": url.as_str(), "answers": true }))?;
+    } else {
+        output.line(&format!("{url} answers"))?;
     }
     Ok(Exit::Done)
 }

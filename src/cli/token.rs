@@ -11,7 +11,7 @@ use super::output::{List, Output};
 use super::session::{self, Plain, Session};
 use super::transfer::{self, GetArgs, PutArgs};
 use crate::config::Size;
-use crate::privicore::{MetaChange, format_rfc3339};
+use crate::privicore::{MetaChange, TransactionCounts, format_rfc3339};
 use crate::store::{
     ListFilter, RiskMeta, Store, StoreError, StoreErrorKind, StoreResult, Token, TokenRecord,
     list_all,
@@ -41,6 +41,8 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         plain: Plain,
     },
+    /// Count what was stored, retrieved and deleted, in all and by day
+    Statistics(Plain),
     /// File meta
     #[command(subcommand)]
     Meta(MetaCommand),
@@ -148,6 +150,7 @@ pub(super) fn run(command: TokenCommand, output: &Output) -> anyhow::Result<Exit
         TokenCommand::Get(args) => transfer::get(&args, output),
         TokenCommand::Put(args) => transfer::put(&args, output),
         TokenCommand::Delete { tokens, plain } => delete(&tokens, &plain, output),
+        TokenCommand::Statistics(plain) => statistics(&plain, output),
         TokenCommand::Meta(MetaCommand::Set { token, change, plain }) => {
             set_meta(&token, &change, &plain, output)
         }
@@ -341,4 +344,32 @@ fn row(record: &TokenRecord) -> Vec<String> {
         record.context.clone(),
         or_dash(record.file_name.clone()),
     ]
+}
+
+fn statistics(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
+    session::with(&plain.connect, async |session| {
+        let found = session.client.transaction_statistics().await?;
+        let counts = |counts: &TransactionCounts| {
+            json!({
+                "stores": counts.stores, "retrievals": counts.retrievals,
+                "deletions": counts.deletions,
+            })
+        };
+        if plain.json {
+            let day = |(date, of_day): &(String, TransactionCounts)| json!({ "date": date, "counts": counts(of_day) });
+            let days: Vec<Value> = found.days.iter().map(day).collect();
+            output.json(&json!({ "total": counts(&found.total), "days": days }))?;
+            return Ok(Exit::Done);
+        }
+        let rows: Vec<_> =
+            found.days.into_iter().chain([("in all".to_owned(), found.total)]).collect();
+        let mut list = List::new(output, &["DAY", "STORED", "RETRIEVED", "DELETED"], false);
+        let cells = |(day, counts): &(String, TransactionCounts)| {
+            let numbers = [counts.stores, counts.retrievals, counts.deletions];
+            std::iter::once(day.clone()).chain(numbers.map(|n| n.to_string())).collect()
+        };
+        list.add(&rows, |_| Value::Null, cells)?;
+        list.end("")?;
+        Ok(Exit::Done)
+    })
 }

@@ -15,7 +15,7 @@ use super::reply::{
 };
 use super::session::{Grant, Session};
 use crate::env::Env;
-use crate::protocol::{path, public_key};
+use crate::protocol::{old_path, path, public_key};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 const REGISTER: &str = "register";
@@ -23,6 +23,18 @@ const REGISTER: &str = "register";
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 impl Client {
+    /// Whether the service of `config` answers and says that it is well (C.1). Asks without a
+    /// login; only the addresses and the timeouts of `config` count.
+    pub async fn check_health(config: &ClientConfig) -> StoreResult<()> {
+        const OPERATION: &str = "check health";
+        let http = Http::new(config);
+        let mut reply = http.send(&Call::get(OPERATION, path::HEALTH), None).await?;
+        if matches!(reply.status, 404 | 405) {
+            reply = http.send(&Call::get(OPERATION, old_path::HEALTH), None).await?;
+        }
+        if reply.is_success() { Ok(()) } else { Err(reply.error(OPERATION)) }
+    }
+
     /// Logs in, and nothing else: the authorization is for [`Client::resume`].
     pub async fn login(config: &ClientConfig, env: Env) -> StoreResult<Authorization> {
         let session = Session::new(std::sync::Arc::new(Http::new(config)), config, env);
