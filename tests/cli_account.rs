@@ -104,6 +104,17 @@ fn sessions_that_do_not_count_say_so_in_one_sentence() {
 }
 
 #[test]
+fn the_service_is_asked_without_a_login() {
+    let mut desk = Desk::new();
+    assert!(desk.ok(&["account", "ping"]).contains("answers"));
+    assert_eq!(desk.json(&["account", "ping", "--json"])["answers"], true);
+    assert!(desk.kept().is_empty());
+    desk.engine.kill();
+    let said = desk.fails(1, &["account", "ping"]);
+    assert!(said.contains("check health"), "{said}");
+}
+
+#[test]
 fn logins_that_are_refused_keep_nothing() {
     let desk = Desk::new();
     write_secret(&desk.path("wrong"), NEW);

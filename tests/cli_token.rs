@@ -155,6 +155,23 @@ fn meta_and_risk_change_one_at_a_time() {
 }
 
 #[test]
+fn transactions_are_counted() {
+    let desk = Desk::logged_in();
+    let file = desk.write("file", "counted");
+    let token = desk.ok(&["token", "put", &file, "--context", "docs"]);
+    let token = token.trim();
+    desk.ok(&["token", "get", token, "-o", &desk.text("back")]);
+    desk.ok(&["token", "delete", token]);
+    let counts = desk.json(&["token", "statistics", "--json"]);
+    let total = &counts["total"];
+    let found = [&total["stores"], &total["retrievals"], &total["deletions"]];
+    assert_eq!(found, [1, 1, 1], "{counts}");
+    assert_eq!(counts["days"][0]["counts"], *total);
+    let shown = desk.ok(&["token", "statistics"]);
+    assert!(shown.contains("RETRIEVED") && shown.contains("in all"), "{shown}");
+}
+
+#[test]
 fn tokens_are_deleted_one_after_the_other() {
     let desk = Desk::logged_in();
     let file = desk.write("file", "content");

@@ -8,6 +8,7 @@
 //! `fuser` unmounts once and forgets the mount even when the kernel says EBUSY, so
 //! unmounting is done here ([`unmount`]) and can be tried again.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -130,17 +131,31 @@ fn config(options: &FuseOptions) -> Config {
 
 /// The pushing thread's loop; ends when the last sender is gone.
 fn push(notifier: &Notifier, queue: &mpsc::Receiver<Vec<Invalidation>>) {
-    for stale in queue.iter().flatten() {
-        let result = match &stale {
-            Invalidation::Entry { parent, name } => {
-                notifier.inval_entry(INodeNo(*parent), OsStr::from_bytes(name))
-            }
-            // from offset 0 with length 0: every page; a negative offset: attributes only
-            Invalidation::Inode { ino, data: true } => notifier.inval_inode(INodeNo(*ino), 0, 0),
-            Invalidation::Inode { ino, data: false } => notifier.inval_inode(INodeNo(*ino), -1, 0),
-        };
+    let told = |result: io::Result<()>| {
         if let Err(error) = result {
             tracing::debug!(%error, "the kernel did not take an invalidation");
+        }
+    };
+    for stale in queue {
+        let mut folders = BTreeSet::new();
+        for item in &stale {
+            told(match item {
+                Invalidation::Entry { parent, name } => {
+                    folders.insert(*parent);
+                    notifier.inval_entry(INodeNo(*parent), OsStr::from_bytes(name))
+                }
+                // from offset 0 with length 0: every page; a negative offset: attributes only
+                Invalidation::Inode { ino, data: true } => {
+                    notifier.inval_inode(INodeNo(*ino), 0, 0)
+                }
+                Invalidation::Inode { ino, data: false } => {
+                    notifier.inval_inode(INodeNo(*ino), -1, 0)
+                }
+            });
+        }
+        // A name that the kernel has not looked up leaves its listing as it is.
+        for folder in folders {
+            told(notifier.inval_inode(INodeNo(folder), 0, 0));
         }
     }
 }
