@@ -162,7 +162,7 @@ fn transactions_are_counted() {
     let token = token.trim();
     desk.ok(&["token", "get", token, "-o", &desk.text("back")]);
     desk.ok(&["token", "delete", token]);
-    let counts = desk.json(&["token", "statistics", "--json"]);
+    let counts = desk.json(&["token", "statistics"]);
     let total = &counts["total"];
     let found = [&total["stores"], &total["retrievals"], &total["deletions"]];
     assert_eq!(found, [1, 1, 1], "{counts}");

@@ -94,6 +94,9 @@ fn advice(error: &StoreError) -> Option<&'static str> {
         StoreErrorKind::TimedOut if error.operation == "approve device" => {
             Some("a policy may hold it for a vote: `privicorefs voting list` shows that")
         }
+        StoreErrorKind::AwaitingApproval => {
+            Some("it is carried out once it is approved: `privicorefs voting list` shows the vote")
+        }
         _ => None,
     }
 }

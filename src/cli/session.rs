@@ -16,6 +16,7 @@ use clap::{Args, ValueHint};
 use url::Url;
 
 use super::kept::Kept;
+use super::output::Output;
 use super::{Exit, environment};
 use crate::config::{self, ConfigError, Connection, Endpoint, Layer, Place};
 use crate::crypto::{MasterKey, PayloadCipher};
@@ -23,7 +24,7 @@ use crate::engine::EngineError;
 use crate::env::Env;
 use crate::mount::{EmbeddedVault, MountError};
 use crate::privicore::{Authorization, Client, ClientConfig, Secret};
-use crate::store::{Retry, RetryConfig, Store, StoreError, StoreErrorKind};
+use crate::store::{Patient, Retry, RetryConfig, Store, StoreError, StoreErrorKind};
 use crate::telemetry::{self, LogLevel, LogTo};
 
 /// Connection options: those of `mount`, word for word (a test compares them).
@@ -195,7 +196,9 @@ impl Session {
     /// The client behind patience, for payloads.
     pub(super) fn store(&self) -> Retry {
         let client = Arc::clone(&self.client) as Arc<dyn Store>;
-        Retry::new(client, RetryConfig::default(), self.env.clone())
+        let tell = |error: &StoreError| Output::new().note(&format!("{error}; Ctrl-C gives up"));
+        let patient = Patient::new(client, Box::new(tell));
+        Retry::new(Arc::new(patient), RetryConfig::default(), self.env.clone())
     }
 
     /// Seals and opens with the vault's key.

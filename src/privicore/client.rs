@@ -215,7 +215,7 @@ impl Client {
     /// Awaits the acknowledgement of command `id`. A rejection is an error by its text;
     /// silence past the deadline is `TimedOut`: the outcome is unknown then. A command that
     /// a vote holds is followed for longer, where the operation is one that can be held;
-    /// otherwise it is `AwaitingApproval`.
+    /// otherwise it is `AwaitingApproval` when the time is over.
     pub(super) async fn settled(&self, id: &str, operation: &'static str) -> StoreResult<()> {
         self.settled_within(id, operation, self.config.ack_timeout).await
     }
@@ -232,7 +232,7 @@ impl Client {
         let mut deadline = Instant::now() + limit;
         let mut gap = self.config.probe_after;
         let mut probe = Instant::now() + gap;
-        let mut held = false;
+        let (mut held, mut unfollowed) = (false, None);
         loop {
             tokio::select! {
                 biased;
@@ -241,7 +241,8 @@ impl Client {
                     Ack::Rejected(text) => return Err(rejection(operation, &text)),
                     Ack::Held(pool) => {
                         if !holds::tell_held(pool.clone()) {
-                            return Err(unfollowed(operation, pool));
+                            unfollowed = Some(pool);
+                            continue;
                         }
                         (held, deadline) = (true, Instant::now() + holds::FOLLOWED);
                         (gap, probe) = (holds::POLL_HELD, Instant::now() + holds::POLL_HELD);
@@ -279,7 +280,12 @@ impl Client {
                     holds::tell_held(None);
                     (held, deadline) = (true, Instant::now() + holds::FOLLOWED);
                 }
-                Ok(_) => return Err(unsettled(operation, limit)),
+                Ok(_) => {
+                    return Err(match unfollowed {
+                        Some(pool) => waits_for_a_vote(operation, pool),
+                        None => unsettled(operation, limit),
+                    });
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -376,7 +382,7 @@ impl Client {
 }
 
 /// A vote holds what nobody follows here.
-fn unfollowed(operation: &'static str, pool: Option<String>) -> StoreError {
+fn waits_for_a_vote(operation: &'static str, pool: Option<String>) -> StoreError {
     let pool = pool.map(|pool| format!(" in pool {pool}")).unwrap_or_default();
     let what = format!("accepted by the service, and waits for approval{pool}");
     StoreError::new(StoreErrorKind::AwaitingApproval, operation, what)

@@ -18,6 +18,7 @@
 mod hold;
 mod limit;
 mod memory;
+mod patient;
 mod retry;
 
 use std::fmt;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use hold::{Hold, Holding};
 pub use limit::Limit;
 pub use memory::{MemoryStore, Op};
+pub use patient::{Patient, Tell};
 pub use retry::{Retry, RetryConfig};
 
 /// An opaque handle of one stored payload (a permanent data token).
