@@ -121,6 +121,10 @@ pub struct VfsConfig {
 pub const DEFAULT_LOCAL_NAMES: &[&str] =
     &[".DS_Store", "._*", ".*.sw?", ".*.swpx", "4913", ".~lock.*#", "Thumbs.db", "desktop.ini"];
 
+/// Parts whose buffers are in use or kept for the next ones: as many as the memory for
+/// payloads on their way out holds by default.
+const BUFFERED_PARTS: usize = 3;
+
 /// Locks that loads of contents share, by inode number.
 const LOADING: usize = 64;
 
@@ -226,7 +230,7 @@ impl Vfs {
             loading: [const { Mutex::new(()) }; LOADING],
             queue: Queue::default(),
             uploads: Arc::new(Semaphore::new(parallel)),
-            buffers: BufferPool::new(upload::PARTS_AT_ONCE * (CHUNK as usize + BLOCK)),
+            buffers: BufferPool::new(BUFFERED_PARTS * (CHUNK as usize + BLOCK)),
             publishing: tokio::sync::Mutex::new(()),
             tidying: tokio::sync::Mutex::new(()),
             publish_wanted: Notify::new(),
