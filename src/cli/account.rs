@@ -10,9 +10,9 @@ use super::output::Output;
 use super::prompt::NewPassword;
 use super::session::{self, Plain, SessionError};
 use super::{Exit, prompt};
-use crate::config::{ConfigError, SessionStore};
+use crate::config::SessionStore;
 use crate::env::Env;
-use crate::privicore::{Authorization, Client, ClientConfig, PublicKey, Secret, format_rfc3339};
+use crate::privicore::{Authorization, Client, PublicKey, Secret, format_rfc3339};
 use crate::store::{StoreError, StoreErrorKind};
 
 #[derive(Debug, Subcommand)]
@@ -264,14 +264,8 @@ fn logged_out(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
 }
 
 fn ping(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
-    let connection = plain.connect.resolve()?;
-    let endpoint = session::service(&connection)?;
-    let url = endpoint.api_url.clone().ok_or(ConfigError::Missing {
-        what: "the service's address",
-        hint: "--api-url or PRIVICORE_API_URL",
-    })?;
-    let mut config = ClientConfig::new(url.clone(), url.clone(), "", "");
-    config.ca_file = endpoint.ca_file.clone();
+    let config = session::without_login(&plain.connect, "the service's address")?;
+    let url = &config.api_url;
     session::block_on(async { Ok(Client::check_health(&config).await?) })?;
     if plain.json {
         output.json(&json!({ "api_url": url.as_str(), "answers": true }))?;

@@ -17,9 +17,7 @@ use super::report::advised;
 use super::session::{self, Connect};
 use super::voting::say_pool;
 use crate::config::ConfigError;
-use crate::privicore::{
-    Client, ClientConfig, DeviceConfiguration, OauthCredentials, Secret, Vote, VotingPool,
-};
+use crate::privicore::{Client, DeviceConfiguration, OauthCredentials, Secret, Vote, VotingPool};
 
 #[derive(Args, Debug)]
 pub(super) struct VoteArgs {
@@ -79,16 +77,8 @@ fn unusable(what: &str) -> anyhow::Error {
 }
 
 fn alone(args: &VoteArgs, file: &Path, vote: Vote, output: &Output) -> anyhow::Result<Exit> {
-    let connection = args.connect.resolve()?;
-    let endpoint = session::service(&connection)?;
-    let url = endpoint.api_url.clone().ok_or(ConfigError::Missing {
-        what: "the engine's address",
-        hint: "--api-url or PRIVICORE_API_URL",
-    })?;
+    let config = session::without_login(&args.connect, "the engine's address")?;
     let device = credentials(file)?;
-    // Nobody logs in, and nobody listens.
-    let mut config = ClientConfig::new(url.clone(), url, device.client_id.as_str(), "");
-    config.ca_file = endpoint.ca_file.clone();
     let pool = session::block_on(async {
         Ok(Client::cast_ballot_alone(&config, &device, &args.pool, vote).await?)
     })?;

@@ -1,8 +1,7 @@
 //! `device`: the devices of the profile (protocol C.5).
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use super::output::{List, Output};
+use super::private::Replacement;
 use super::report::{advised, at, done, or_dash};
 use super::session::{self, Plain};
 use crate::privicore::{Approval, Device};
@@ -218,14 +218,5 @@ fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(io::Error::other("not a regular file"));
     }
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().ok_or_else(|| io::Error::other("not the name of a file"))?);
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = path.with_file_name(name);
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
-    let written = file.write_all(content).and_then(|()| fs::rename(&beside, path));
-    written.inspect_err(|_| {
-        let _ = fs::remove_file(&beside);
-    })
+    Replacement::of(path)?.write(content)
 }

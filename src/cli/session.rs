@@ -24,7 +24,7 @@ use crate::engine::EngineError;
 use crate::env::Env;
 use crate::mount::{EmbeddedVault, MountError};
 use crate::privicore::{Authorization, Client, ClientConfig, Secret};
-use crate::store::{Patient, Retry, RetryConfig, Store, StoreError, StoreErrorKind};
+use crate::store::{Retry, RetryConfig, Store, StoreError, StoreErrorKind};
 use crate::telemetry::{self, LogLevel, LogTo};
 
 /// Connection options: those of `mount`, word for word (a test compares them).
@@ -197,8 +197,8 @@ impl Session {
     pub(super) fn store(&self) -> Retry {
         let client = Arc::clone(&self.client) as Arc<dyn Store>;
         let tell = |error: &StoreError| Output::new().note(&format!("{error}; Ctrl-C gives up"));
-        let patient = Patient::new(client, Box::new(tell));
-        Retry::new(Arc::new(patient), RetryConfig::default(), self.env.clone())
+        let retry = Retry::new(client, RetryConfig::default(), self.env.clone());
+        retry.through_votes(Box::new(tell))
     }
 
     /// Seals and opens with the vault's key.
@@ -306,6 +306,18 @@ pub(super) fn service(connection: &Connection) -> Result<&Endpoint, SessionError
         Place::Service(endpoint) => Ok(endpoint),
         Place::Embedded { .. } => Err(SessionError::Embedded),
     }
+}
+
+/// What is asked of a service without a login, and without listening to it: only its address
+/// and its certificates count.
+pub(super) fn without_login(connect: &Connect, what: &'static str) -> anyhow::Result<ClientConfig> {
+    let connection = connect.resolve()?;
+    let endpoint = service(&connection)?;
+    let hint = "--api-url or PRIVICORE_API_URL";
+    let url = endpoint.api_url.clone().ok_or(ConfigError::Missing { what, hint })?;
+    let mut config = ClientConfig::new(url.clone(), url, "", "");
+    config.ca_file = endpoint.ca_file.clone();
+    Ok(config)
 }
 
 /// The one kept session that agrees with what was said, with its token.

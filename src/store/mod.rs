@@ -18,7 +18,6 @@
 mod hold;
 mod limit;
 mod memory;
-mod patient;
 mod retry;
 
 use std::fmt;
@@ -33,8 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use hold::{Hold, Holding};
 pub use limit::Limit;
 pub use memory::{MemoryStore, Op};
-pub use patient::{Patient, Tell};
-pub use retry::{Retry, RetryConfig};
+pub use retry::{Retry, RetryConfig, Told};
 
 /// An opaque handle of one stored payload (a permanent data token).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -46,12 +46,24 @@ pub struct Retry {
     inner: Arc<dyn Store>,
     config: RetryConfig,
     env: Env,
+    /// Told of each vote that is waited for; without it, no vote is.
+    told: Option<Told>,
 }
+
+/// Hears of an operation that waits for a vote.
+pub type Told = Box<dyn Fn(&StoreError) + Send + Sync>;
 
 impl Retry {
     /// Retries what `inner` fails at; `env` gives the jitter.
     pub fn new(inner: Arc<dyn Store>, config: RetryConfig, env: Env) -> Self {
-        Self { inner, config, env }
+        Self { inner, config, env, told: None }
+    }
+
+    /// Waits for votes too, however long they take, for callers that have nothing else to
+    /// do. A vote costs no attempt, but the time it takes counts.
+    #[must_use]
+    pub fn through_votes(self, told: Told) -> Self {
+        Self { told: Some(told), ..self }
     }
 
     async fn run<T, F>(&self, mut attempt: impl FnMut() -> F) -> StoreResult<T>
@@ -65,6 +77,11 @@ impl Retry {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
+            if let (Some(hold), Some(told)) = (&error.hold, &self.told) {
+                told(&error);
+                hold.settled().await;
+                continue;
+            }
             let pause = self.pause(tried, &error);
             let may = error.is_retryable() && tried < self.config.attempts;
             if !may || Instant::now() + pause > last {

@@ -61,6 +61,15 @@ const REFUSED_MS: u64 = 86_400_000;
 /// Files brought in line per round.
 const ALIGNMENTS: usize = 1_000;
 
+/// What became of the deletion of a token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deletion {
+    Done,
+    /// It waits for a vote, and goes on in the vault.
+    Held,
+    Refused,
+}
+
 impl Vfs {
     pub(super) fn start_background(self: &Arc<Self>) {
         let Some(runtime) = self.runtime.get() else { return };
@@ -297,21 +306,31 @@ impl Vfs {
         if garbage.manifest && !self.delete_parts(garbage, used).await? {
             return Ok(()); // some wait for a vote
         }
-        match self.remote.store.delete(token).await {
-            Ok(()) => {}
-            // It goes on there; a later round hears how it ended.
-            Err(error) if hold_of(&error).is_some() => return Ok(()),
-            Err(error) if error.kind == StoreErrorKind::Denied => {
-                tracing::warn!(error = error.message, "the vault refuses a deletion");
+        match self.delete_token(token).await? {
+            Deletion::Done => {}
+            Deletion::Held => return Ok(()), // a later round hears how it ended
+            Deletion::Refused => {
                 let later = keys::garbage(self.env.millis() + REFUSED_MS, keys::number(key, 9));
                 batch.put(Space::Meta, &later, &encode(garbage));
                 return Ok(batch.commit()?);
             }
-            Err(error) => return Err(VfsError::from_store(token.as_str(), &error)),
         }
         self.fetcher.forget(token);
         batch.remove(Space::Meta, &keys::token(&self.tree.token_tag(token)));
         Ok(batch.commit()?)
+    }
+
+    /// Deletes a token in the vault, unless a policy is against it.
+    async fn delete_token(&self, token: &Token) -> VfsResult<Deletion> {
+        match self.remote.store.delete(token).await {
+            Ok(()) => Ok(Deletion::Done),
+            Err(error) if hold_of(&error).is_some() => Ok(Deletion::Held),
+            Err(error) if error.kind == StoreErrorKind::Denied => {
+                tracing::warn!(error = error.message, "the vault refuses a deletion");
+                Ok(Deletion::Refused)
+            }
+            Err(error) => Err(VfsError::from_store(token.as_str(), &error)),
+        }
     }
 
     /// The parts that living files of a family name.
@@ -355,13 +374,8 @@ impl Vfs {
         // A part of zeros may be there many times.
         let once: HashSet<_> = parts.iter().filter(|part| !used.contains(*part)).collect();
         for part in once {
-            match self.remote.store.delete(part).await {
-                Ok(()) => {}
-                Err(error) if hold_of(&error).is_some() => return Ok(false),
-                Err(error) if error.kind == StoreErrorKind::Denied => {
-                    tracing::warn!(error = error.message, "the vault refuses a deletion");
-                }
-                Err(error) => return Err(VfsError::from_store(part.as_str(), &error)),
+            if self.delete_token(part).await? == Deletion::Held {
+                return Ok(false);
             }
             self.fetcher.forget(part);
         }
@@ -403,12 +417,8 @@ impl Vfs {
         for record in listed.iter().filter(|r| r.mark.as_deref() == Some(mark)) {
             // Named by the catalog after all: the crash came between the two records.
             if !self.named(&record.token)? {
-                match self.remote.store.delete(&record.token).await {
-                    Err(error) if hold_of(&error).is_some() => return Ok(()),
-                    Err(error) if error.kind == StoreErrorKind::Denied => {
-                        tracing::warn!(error = error.message, "remains of an upload stay");
-                    }
-                    deleted => deleted.map_err(failed)?,
+                if self.delete_token(&record.token).await? == Deletion::Held {
+                    return Ok(());
                 }
                 batch.remove(Space::Meta, &keys::token(&self.tree.token_tag(&record.token)));
             }

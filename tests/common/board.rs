@@ -27,7 +27,7 @@ impl<'a> Board<'a> {
         let session = engine.authenticate(login);
         let mut board = Self { engine, session, voters: Vec::new() };
         for n in 0..voters {
-            let voter = board.authenticator(&format!("phone {n}"));
+            let voter = board.authenticator(login, &format!("phone {n}"));
             board.voters.push(voter);
         }
         let mut configuration = json!({
@@ -40,16 +40,8 @@ impl<'a> Board<'a> {
         board
     }
 
-    fn authenticator(&self, name: &str) -> (String, String) {
-        let token = Some(self.session.as_str());
-        let request = [("deviceName", name)];
-        let id = self.engine.command("/device/request-unique-identifier", token, &request);
-        let path = "/device/retrieve-unique-identifier";
-        let reply = self.engine.post(path, token, &[("id", &id)]).json();
-        let device = reply["deviceIdentifier"].as_str().unwrap().to_owned();
-        let named = [("deviceIdentifier", device.as_str())];
-        self.engine.command("/device/approve-device", token, &named);
-        self.engine.command("/verified-authenticator/register", token, &named);
+    fn authenticator(&self, login: &Login, name: &str) -> (String, String) {
+        let device = self.engine.authenticator(login, name);
         let configuration = self.get(&format!("/device/retrieve-device-configuration/{device}"));
         let secret = configuration["client-secret"].as_str().unwrap().to_owned();
         (device, secret)
@@ -98,9 +90,7 @@ impl<'a> Board<'a> {
     }
 
     fn get(&self, path: &str) -> Value {
-        let reply = self.request("GET", path, &[("X-DPT-AUTHORIZATION", &self.session)], &[]);
-        assert_eq!(reply.status, 200, "{path}: {reply:?}");
-        reply.json()
+        self.engine.get(path, &self.session)
     }
 
     fn json(&self, path: &str, value: &Value) {

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::engine::{Engine, Login};
-use super::http;
 
 /// A profile that is logged in.
 pub(crate) struct Profile<'a> {
@@ -25,10 +24,7 @@ impl<'a> Profile<'a> {
     }
 
     fn get(&self, path: &str) -> Value {
-        let headers = [("X-DPT-AUTHORIZATION", self.session.as_str())];
-        let reply = http::request("GET", &self.engine.api_url, path, &headers, &[]).unwrap();
-        assert_eq!(reply.status, 200, "{path}: {reply:?}");
-        reply.json()
+        self.engine.get(path, &self.session)
     }
 
     fn command(&self, path: &str, fields: &[(&str, &str)]) -> String {

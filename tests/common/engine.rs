@@ -146,12 +146,7 @@ impl Engine {
 
     /// Sets the fault plan (needs `--test-controls`).
     pub(crate) fn faults(&self, plan: &Value) {
-        let body = plan.to_string();
-        let headers = [("Content-Type", "application/json")];
-        let reply =
-            http::request("POST", &self.api_url, "/_engine/faults", &headers, body.as_bytes());
-        let reply = reply.unwrap();
-        assert!(reply.status < 300, "fault plan: {reply:?}");
+        self.control("/_engine/faults", plan);
     }
 
     /// How long tokens live from now on (needs `--test-controls`).
@@ -165,12 +160,15 @@ impl Engine {
     }
 
     fn sessions(&self, order: &Value) {
+        self.control("/_engine/sessions", order);
+    }
+
+    fn control(&self, path: &str, order: &Value) {
         let body = order.to_string();
         let headers = [("Content-Type", "application/json")];
-        let path = "/_engine/sessions";
         let reply = http::request("POST", &self.api_url, path, &headers, body.as_bytes());
         let reply = reply.unwrap();
-        assert!(reply.status < 300, "sessions: {reply:?}");
+        assert!(reply.status < 300, "{path}: {reply:?}");
     }
 
     /// Gives the profile an approved device without a role; its identifier.
@@ -199,12 +197,7 @@ impl Engine {
 
     /// Sets the wire variants (needs `--test-controls`).
     pub(crate) fn shape(&self, shape: &Value) {
-        let body = shape.to_string();
-        let headers = [("Content-Type", "application/json")];
-        let reply =
-            http::request("POST", &self.api_url, "/_engine/shape", &headers, body.as_bytes());
-        let reply = reply.unwrap();
-        assert!(reply.status < 300, "shape: {reply:?}");
+        self.control("/_engine/shape", shape);
     }
 
     /// Makes a profile with a public key.
@@ -231,16 +224,19 @@ impl Engine {
 
     /// Gives a profile a device that votes, as another client would; its identifier.
     pub(crate) fn authenticator(&self, login: &Login, name: &str) -> String {
+        let identifier = self.add_device(login, name);
         let session = self.authenticate(login);
-        let token = Some(session.as_str());
-        let asked = [("deviceName", name)];
-        let id = self.command("/device/request-unique-identifier", token, &asked);
-        let found = self.post("/device/retrieve-unique-identifier", token, &[("id", &id)]).json();
-        let identifier = found["deviceIdentifier"].as_str().unwrap().to_owned();
         let device = [("deviceIdentifier", identifier.as_str())];
-        self.command("/device/approve-device", token, &device);
-        self.command("/verified-authenticator/register", token, &device);
+        self.command("/verified-authenticator/register", Some(&session), &device);
         identifier
+    }
+
+    /// What a `GET` of the profile shows.
+    pub(super) fn get(&self, path: &str, session: &str) -> Value {
+        let headers = [("X-DPT-AUTHORIZATION", session)];
+        let reply = http::request("GET", &self.api_url, path, &headers, &[]).unwrap();
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        reply.json()
     }
 
     pub(super) fn authenticate(&self, login: &Login) -> String {
@@ -255,9 +251,7 @@ impl Engine {
         let mut found: Vec<Value> = Vec::new();
         for page in 1.. {
             let path = format!("/data-token/list-data-tokens?page={page}&perPage=100");
-            let headers = [("X-DPT-AUTHORIZATION", token.as_str())];
-            let reply = http::request("GET", &self.api_url, &path, &headers, &[]).unwrap();
-            let items = reply.json()["items"].as_array().unwrap().clone();
+            let items = self.get(&path, &token)["items"].as_array().unwrap().clone();
             if items.is_empty() {
                 break;
             }
