@@ -43,6 +43,9 @@ fn the_table_is_complete_and_names_tests_that_exist() {
     let mut sources = HashMap::new();
     for row in &rows {
         assert!(row.tests.len() >= 2, "{}", row.entry);
+        let raw = row.tests.first().is_some_and(|test| test.starts_with("engine_"));
+        let on_the_wire = ["GET ", "POST "].iter().any(|method| row.call.starts_with(method));
+        assert!(raw || !on_the_wire, "{}: no test over the raw wire", row.entry);
         for test in &row.tests {
             let (file, function) = test.split_once("::").unwrap();
             let source = sources.entry(file.to_owned()).or_insert_with(|| {

@@ -54,6 +54,36 @@ fn content_of_every_size_comes_back() {
 }
 
 #[test]
+fn what_takes_long_says_how_far_it_is() {
+    let desk = Desk::logged_in();
+    let once = |op: &str, ms: u64| {
+        let rule = json!({ "op": op, "kind": { "stall": { "ms": ms } }, "when": { "first": 1 } });
+        desk.engine.faults(&json!({ "seed": 1, "rules": [rule] }));
+    };
+    // More than what waits in the buffers of a connection.
+    let file = desk.write("film", bytes(40 << 20));
+    once("upstream", 5_500);
+    let output = desk.run(&["token", "put", &file]);
+    assert!(output.success(), "{}", output.stderr);
+    assert!(output.stderr.contains("film: ") && output.stderr.contains(" of 40"), "{output:?}");
+    let (token, copy) = (output.stdout.trim(), desk.text("copy"));
+    once("downstream", 5_500);
+    let output = desk.run(&["token", "get", token, "-o", &copy]);
+    assert!(output.success(), "{}", output.stderr);
+    assert!(output.stderr.contains(" of 40") && output.stderr.contains(token), "{output:?}");
+    assert!(fs::read(&copy).unwrap() == fs::read(&file).unwrap());
+
+    // Of what only the service does, nothing but the time is known.
+    let devices = desk.json(&["storage", "list"]);
+    let device = devices[0]["device"].as_str().unwrap();
+    once("/storage/sync-device", 9_000);
+    let output = desk.run(&["storage", "synchronize", device]);
+    assert!(output.success(), "{}", output.stderr);
+    assert!(output.stderr.contains(&format!("synchronizing {device}: ")), "{output:?}");
+    assert!(output.stderr.contains(" s so far"), "{output:?}");
+}
+
+#[test]
 fn what_cannot_be_verified_is_not_written() {
     let desk = Desk::logged_in();
     write_secret(&desk.path("other"), &"ab".repeat(32));

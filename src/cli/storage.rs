@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::Exit;
 use super::output::{List, Output};
+use super::progress;
 use super::session::{self, Connect};
 use crate::privicore::{StorageDevice, format_rfc3339};
 
@@ -88,13 +89,22 @@ enum Change {
 fn change(one: &OneDevice, change: Change, output: &Output) -> anyhow::Result<Exit> {
     session::with(&one.connect, async |session| {
         let (client, device) = (&session.client, one.device.as_str());
-        let done = match change {
-            Change::Register => client.register_storage(device).await.map(|()| "registered"),
-            Change::Synchronize => {
-                client.synchronize_storage(device).await.map(|()| "synchronized")
+        // The service may read all that the profile has stored before it answers.
+        let work = async {
+            match change {
+                Change::Register => client.register_storage(device).await.map(|()| "registered"),
+                Change::Synchronize => {
+                    client.synchronize_storage(device).await.map(|()| "synchronized")
+                }
+                Change::Remove => client.remove_storage(device).await.map(|()| "removed"),
             }
-            Change::Remove => client.remove_storage(device).await.map(|()| "removed"),
-        }?;
+        };
+        let what = match change {
+            Change::Register => "registering",
+            Change::Synchronize => "synchronizing",
+            Change::Remove => "removing",
+        };
+        let done = progress::waiting(output, &format!("{what} {device}"), work).await?;
         if one.json {
             output.json(&json!({ "device": device, "done": done }))?;
         } else {

@@ -5,7 +5,7 @@
 //! then takes its name.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, IsTerminal, Read, Seek, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::Exit;
 use super::output::Output;
+use super::progress::Meter;
 use super::session::{self, Plain, Session};
 use crate::content::manifest::{Manifest, part_len};
 use crate::crypto::{CryptoError, IV_LEN, OVERHEAD, PayloadCipher, StreamSealer, sealed_len};
@@ -78,7 +79,8 @@ pub(super) fn put(args: &PutArgs, output: &Output) -> anyhow::Result<Exit> {
             anyhow::bail!("--type: {} is larger than {most} bytes", args.file.display());
         }
         let meta = file_meta(args, size);
-        let payload = seal(file, size, cipher).map_err(at(&args.file))?;
+        let meter = Meter::new(output, &args.file.display().to_string(), Some(sealed_len(size)));
+        let payload = seal(file, size, cipher, meter).map_err(at(&args.file))?;
         let token = match (&args.data_type, payload) {
             (Some(data_type), Payload::Bytes(sealed)) => {
                 put_typed(session, &meta, data_type, sealed).await?
@@ -134,7 +136,7 @@ fn mark(env: &Env) -> String {
 }
 
 /// The sealed form: whole, or made anew (with another IV) for every attempt.
-fn seal(mut file: File, size: u64, cipher: PayloadCipher) -> io::Result<Payload> {
+fn seal(mut file: File, size: u64, cipher: PayloadCipher, meter: Meter) -> io::Result<Payload> {
     if size <= IN_MEMORY {
         let mut buffer = Vec::with_capacity(usize::try_from(sealed_len(size)).unwrap_or(0));
         buffer.resize(IV_LEN, 0);
@@ -148,10 +150,16 @@ fn seal(mut file: File, size: u64, cipher: PayloadCipher) -> io::Result<Payload>
     let (file, cipher) = (Arc::new(file), Arc::new(cipher));
     let open = move || {
         let (file, sealer) = (Arc::clone(&file), cipher.stream_sealer());
-        stream::try_unfold((file, Some(sealer), 0), |(file, sealer, from)| async move {
-            let Some(sealer) = sealer else { return Ok(None) };
-            let (out, sealer, to) = sealed_piece(&file, sealer, from)?;
-            Ok(Some((Bytes::from(out), (file, sealer, to))))
+        meter.restart();
+        let meter = meter.clone();
+        stream::try_unfold((file, Some(sealer), 0), move |(file, sealer, from)| {
+            let meter = meter.clone();
+            async move {
+                let Some(sealer) = sealer else { return Ok(None) };
+                let (out, sealer, to) = sealed_piece(&file, sealer, from)?;
+                meter.add(out.len());
+                Ok(Some((Bytes::from(out), (file, sealer, to))))
+            }
         })
         .boxed()
     };
@@ -201,7 +209,12 @@ async fn fetch(
     target: &mut Target<'_>,
 ) -> anyhow::Result<()> {
     let store = session.store();
-    let sealed = Spool::of(store.get(token).await?).await?;
+    let meter = target.meter(token);
+    let download = store.get(token).await?;
+    if let Some(len) = download.len {
+        meter.set_whole(len);
+    }
+    let sealed = Spool::of(download, &meter).await?;
     let Some(cipher) = cipher else { return sealed.each(|piece| target.write(piece)) };
     let plain = match sealed {
         Spool::Memory(sealed) => cipher.open(&sealed).map_err(unreadable(token))?,
@@ -210,8 +223,10 @@ async fn fetch(
     // What looks like a manifest and is none is a file like any other.
     let manifest = Manifest::sniff(&plain).then(|| Manifest::from_bytes(&plain));
     let Some(Ok(manifest)) = manifest else { return target.write(&plain) };
+    meter.restart();
+    meter.set_whole(manifest.parts.len() as u64 * OVERHEAD as u64 + manifest.size);
     for (index, part) in (0..).zip(&manifest.parts) {
-        let sealed = Spool::of(store.get(part).await?).await?;
+        let sealed = Spool::of(store.get(part).await?, &meter).await?;
         let expected = part_len(manifest.size, manifest.part_size, index);
         let found = sealed.open(cipher, part, target)?;
         anyhow::ensure!(found == expected, "{part}: {found} bytes, where {expected} belong");
@@ -234,12 +249,13 @@ enum Spool {
 }
 
 impl Spool {
-    async fn of(download: Download) -> anyhow::Result<Self> {
+    async fn of(download: Download, meter: &Meter) -> anyhow::Result<Self> {
         let mut memory = Vec::new();
         let mut disk = None;
         let mut stream = download.stream;
         while let Some(piece) = stream.next().await {
             let piece = piece?;
+            meter.add(piece.len());
             if disk.is_none() && (memory.len() + piece.len()) as u64 > IN_MEMORY {
                 let mut file = nameless()?;
                 file.write_all(&std::mem::take(&mut memory))?;
@@ -344,6 +360,14 @@ impl<'a> Target<'a> {
         };
         target.file = Some((file, path.to_owned()));
         Ok(target)
+    }
+
+    /// How a payload's progress on its way here is shown: not between the content's lines.
+    fn meter(&self, token: &Token) -> Meter {
+        match self.file.is_none() && io::stdout().is_terminal() {
+            true => Meter::hidden(),
+            false => Meter::new(self.output, token.as_str(), None),
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
