@@ -279,8 +279,9 @@ impl Machine {
         let stamp = txn.stamp();
         let token = Token::new(format!("content-{}-{}", stamp.writer, stamp.hlc));
         let seen = inode.content.lineage();
-        let version = Version::Single { token };
+        let version = Version::Single { token: token.clone() };
         inode.local.dirty = None;
+        txn.know_token(&token, ino);
         inode.content = Content { stamp, size: 1, version, holes: Vec::new(), seen };
         txn.put_inode(inode);
         txn.publish_inode(ino);
@@ -332,7 +333,8 @@ impl Machine {
     }
 
     /// The catalog's invariants 2, 3 and 4: every live link is found by its name from the
-    /// root, and links are counted right.
+    /// root, and links are counted right. And housekeeping, which asks whether a token that
+    /// was given up has a name again, hears so of every content that has one.
     fn check(&self) {
         let mut live = BTreeMap::new();
         let links = keys::link(0);
@@ -359,6 +361,9 @@ impl Machine {
                 _ => names.iter().filter(|n| n.ino == name.ino).count(),
             };
             assert_eq!(found.local.nlink as usize, counted, "links of {}", name.path);
+            if let Some(token) = found.content.version.token() {
+                assert!(self.tree().is_content(token).unwrap(), "content of {}", name.path);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::content::{assert_pattern, write_pattern};
-use common::{Lab, Machine};
+use common::{Lab, Machine, eventually};
 use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, seek};
 
 const MIB: u64 = 1 << 20;
@@ -164,6 +164,42 @@ fn a_copy_shares_parts_until_it_is_changed() {
 }
 
 /// Where nothing can be shared, the kernel copies by reading and writing.
+/// Parts that went to the vault while a file was written are not taken for those of the
+/// file that was then copied over it.
+#[test]
+fn what_was_sent_of_a_file_is_not_in_the_copy_that_replaces_it() {
+    const SIZE: u64 = 6 * MIB;
+    let lab = Lab::new();
+    let options = ["--split-above", "2MiB", "--part-size", "1MiB", "--poll-interval", "0"];
+    let mut machine = lab.mounted_with("a", &options);
+    let (original, other) = (machine.path("original"), machine.path("other"));
+    write_pattern(&File::create(&original).unwrap(), 1, 0, SIZE).unwrap();
+    machine.sync();
+    let before = lab.engine.list(&lab.login).len();
+    let file = File::create(&other).unwrap();
+    write_pattern(&file, 2, 0, SIZE).unwrap();
+    eventually("parts of it are in the vault", Duration::from_secs(60), || {
+        lab.engine.list(&lab.login).len() >= before + 3
+    });
+    file.set_len(0).unwrap();
+    let from = File::open(&original).unwrap();
+    while copy_file_range(&from, None, &file, Some(&mut file.metadata().unwrap().len()), 1 << 40)
+        .unwrap()
+        > 0
+    {}
+    drop((file, from));
+    machine.sync();
+    machine.umount();
+    machine.delete_cache();
+    machine.mount();
+    for path in [&original, &other] {
+        assert_eq!(fs::metadata(path).unwrap().len(), SIZE);
+        assert_pattern(&File::open(path).unwrap(), 1, 0, SIZE);
+    }
+    let elsewhere = lab.mounted_with("b", &options);
+    assert_pattern(&File::open(elsewhere.path("other")).unwrap(), 1, 0, SIZE);
+}
+
 #[test]
 fn copies_of_small_and_of_unsent_files_are_equal() {
     let lab = Lab::new();

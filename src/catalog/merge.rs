@@ -30,6 +30,7 @@ use super::segment::{Applied, InodeRecord, Record, Segment};
 use super::tree::{CatalogResult, Tree};
 use super::txn::{Stale, Txn};
 use crate::db::{Space, encode};
+use crate::store::Token;
 
 impl Tree {
     /// Which segments of a writer have been applied here.
@@ -40,10 +41,8 @@ impl Tree {
     /// Applies a segment and notes it as applied. Gives what caches must forget.
     pub fn apply_segment(&self, segment: &Segment) -> CatalogResult<Vec<Stale>> {
         let mut txn = self.begin();
+        note_tokens(&mut txn, &segment.tokens);
         apply_records(&mut txn, &segment.records)?;
-        for token in &segment.tokens {
-            note_token(&mut txn, token);
-        }
         let mut applied = self.applied(segment.writer)?;
         applied.add(segment.seq);
         txn.raw(Space::Meta, keys::applied(segment.writer), Some(encode(&applied)));
@@ -53,10 +52,8 @@ impl Tree {
     /// Applies one page of a checkpoint.
     pub fn apply_page(&self, page: &Segment) -> CatalogResult<Vec<Stale>> {
         let mut txn = self.begin();
+        note_tokens(&mut txn, &page.tokens);
         apply_records(&mut txn, &page.records)?;
-        for token in &page.tokens {
-            note_token(&mut txn, token);
-        }
         txn.commit()
     }
 
@@ -92,6 +89,15 @@ impl Tree {
         txn.commit()
     }
 
+    /// Whether a file with a name has this token as its content.
+    pub fn is_content(&self, token: &Token) -> CatalogResult<bool> {
+        let Some(ino) = self.db.load::<Ino>(&keys::token(&self.token_tag(token)))? else {
+            return Ok(false);
+        };
+        let inode = self.find_inode(ino)?;
+        Ok(inode.is_some_and(|i| i.local.nlink > 0 && i.content.version.token() == Some(token)))
+    }
+
     /// Notes what a checkpoint covered, once all its pages are in.
     pub fn join_applied(&self, writer: u32, covered: &Applied) -> CatalogResult<()> {
         let mut applied = self.applied(writer)?;
@@ -102,8 +108,12 @@ impl Tree {
     }
 }
 
-fn note_token(txn: &mut Txn<'_>, token: &crate::store::Token) {
-    txn.know_token(token, 0);
+/// Notes what a segment mentions; before its records, which say of which inodes it is the
+/// content: housekeeping deletes no token that a file with a name has.
+fn note_tokens(txn: &mut Txn<'_>, tokens: &[Token]) {
+    for token in tokens {
+        txn.know_token(token, 0);
+    }
 }
 
 fn apply_records(txn: &mut Txn<'_>, records: &[Record]) -> CatalogResult<()> {
@@ -163,11 +173,7 @@ fn apply_inode(txn: &mut Txn<'_>, record: &InodeRecord) -> CatalogResult<()> {
 }
 
 /// A token that was shown as another client's turns out to be the catalog's.
-fn forget_discovered(
-    txn: &mut Txn<'_>,
-    token: &crate::store::Token,
-    ino: Ino,
-) -> CatalogResult<()> {
+fn forget_discovered(txn: &mut Txn<'_>, token: &Token, ino: Ino) -> CatalogResult<()> {
     let shadow = super::discover::file_number(txn.tree, token);
     if shadow == ino {
         return Ok(());
@@ -214,6 +220,9 @@ pub fn keep_lost(txn: &mut Txn<'_>, inode: &Inode, lost: Content) -> CatalogResu
     copy.ino = number;
     copy.attrs_stamp = stamp;
     copy.content = lost;
+    if let Some(token) = copy.content.version.token() {
+        txn.know_token(token, number);
+    }
     copy.local = Local::default();
     txn.put_inode(copy);
     let link = Link {

@@ -197,7 +197,12 @@ impl Mounted for Arc<Controls> {
                 Err(_) => tracing::warn!("unmounting by force"),
                 Ok(()) => {}
             }
-            this.take_away(force).await?;
+            // first: the mount's end may be noticed before this goes on
+            this.unmounted.send_modify(|unmounted| unmounted.force = force);
+            if let Err(failure) = this.take_away(force).await {
+                this.unmounted.send_modify(|unmounted| unmounted.force = false);
+                return Err(failure);
+            }
             drain.kept = true;
             this.unmounted.send_replace(Unmounted { done: true, force });
             this.outcome().await

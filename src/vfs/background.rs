@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -167,7 +168,9 @@ impl Vfs {
         self.counters.set_catalog(&followed.damaged);
         self.refresh_bodies(&followed.stale)?;
         self.announce(followed.stale);
-        Ok(result?)
+        result?;
+        self.counters.looked.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Shows files that other clients stored.
@@ -245,7 +248,8 @@ impl Vfs {
     /// Deletes tokens whose time has come, once no unpublished record may still need them:
     /// none needs what the catalog itself has done with.
     pub(super) async fn delete_due(&self) -> VfsResult<()> {
-        if self.config.read_only {
+        // Others may have given a name again to what became due while this machine was away.
+        if self.config.read_only || !self.counters.looked.load(Ordering::Relaxed) {
             return Ok(());
         }
         // What is due now waits for nothing that is recorded later.
@@ -300,7 +304,7 @@ impl Vfs {
         let mut batch = self.tree.db().batch();
         batch.remove(Space::Meta, key);
         // Another machine may have given the file a name again meanwhile.
-        if self.is_content(token)? || used.contains(token) {
+        if self.tree.is_content(token)? || used.contains(token) {
             return Ok(batch.commit()?);
         }
         if garbage.manifest && !self.delete_parts(garbage, used).await? {
@@ -425,14 +429,6 @@ impl Vfs {
         }
         batch.remove(Space::Meta, &keys::intent(mark));
         Ok(batch.commit()?)
-    }
-
-    /// Whether a token is the content of a file that has a name.
-    fn is_content(&self, token: &Token) -> VfsResult<bool> {
-        let tag = self.tree.token_tag(token);
-        let Some(ino) = self.tree.db().load::<u64>(&keys::token(&tag))? else { return Ok(false) };
-        let inode = self.tree.find_inode(ino)?;
-        Ok(inode.is_some_and(|i| i.local.nlink > 0 && i.content.version.token() == Some(token)))
     }
 
     /// Whether the catalog (or a part list) names a token of ours.

@@ -216,6 +216,14 @@ impl Vfs {
         }
         self.queue.remove(ino);
         body.changed.notify_waiters();
+        // Not one that an upload still holds either: another machine may give the file a name
+        // again, and whoever opens it then must find what is committed.
+        let mut bodies = self.bodies.lock();
+        if bodies.get(&ino).is_some_and(|held| Arc::ptr_eq(held, body)) {
+            bodies.remove(&ino);
+        }
+        drop(bodies);
+        self.drop_sent(ino)?;
         self.tree.purge(ino, self.trash_ms())?;
         Ok(())
     }

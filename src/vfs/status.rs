@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -67,6 +67,8 @@ pub(super) struct Inner {
     pub(super) run: u64,
     pub(super) uploaded: AtomicU64,
     pub(super) last_miss_ms: AtomicU64,
+    /// Whether this process has heard what other machines did.
+    pub(super) looked: AtomicBool,
     pub(super) prefetching: Mutex<HashSet<Ino>>,
     failures: Mutex<HashMap<Ino, VfsError>>,
     marks: Mutex<HashSet<String>>,

@@ -305,7 +305,13 @@ impl Vfs {
         for round in 0.. {
             let snapshot = self.round_start(body, round >= ROUNDS)?;
             let count = part_count(snapshot.size, part_size);
-            let todo = self.parts_to_send(body, &sent, part_size, count)?;
+            let (todo, obsolete) = self.parts_to_send(body, &sent, part_size, count)?;
+            for index in obsolete {
+                let Some(part) = sent.remove(&index) else { continue };
+                // one of zeros may stand for others too
+                let own = (!part.is_zeros(index, part_size)).then_some(&part.token);
+                self.drop_part(body.ino, index, own)?;
+            }
             let partial = !to_the_end && self.is_being_written(body);
             self.send_parts(body, part_size, todo, &mut sent, partial).await?;
             if partial {
@@ -343,27 +349,34 @@ impl Vfs {
     }
 
     /// Parts of the committed version that the overlay does not touch stay; the others, and
-    /// those that changed since they were sent, must go.
+    /// those that changed since they were sent, must go. Also what was sent in vain: the
+    /// file is shorter, or shares the part with another by now.
     fn parts_to_send(
         &self,
         body: &Body,
         sent: &BTreeMap<u64, Sent>,
         part_size: u64,
         count: u64,
-    ) -> VfsResult<Vec<u64>> {
+    ) -> VfsResult<(Vec<u64>, Vec<u64>)> {
         let state = body.state.read();
         let mut todo = Vec::new();
+        let mut obsolete: Vec<u64> = sent.range(count..).map(|(index, _)| *index).collect();
         for index in 0..count {
             let touched = self.part_touched(&state, part_size, index)?;
             let len = part_len(state.size, part_size, index);
             // A cut may have turned into zeros what was sent before it.
             let newest = touched.unwrap_or(0).max(state.cut);
             let fresh = sent.get(&index).is_some_and(|s| s.len == len && s.generation >= newest);
-            if !fresh && (touched.is_some() || !self.base_has_part(&state, part_size, index, len)) {
+            if fresh {
+                continue;
+            }
+            if touched.is_some() || !self.base_has_part(&state, part_size, index, len) {
                 todo.push(index);
+            } else if sent.contains_key(&index) {
+                obsolete.push(index);
             }
         }
-        Ok(todo)
+        Ok((todo, obsolete))
     }
 
     /// The newest generation that touched a part's range; `None` if the overlay has no
