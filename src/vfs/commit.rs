@@ -213,29 +213,6 @@ impl Vfs {
         Ok(batch.commit()?)
     }
 
-    /// Gives up every part that was sent of a file and is in no version of it.
-    pub(super) fn drop_sent(&self, ino: Ino) -> VfsResult<()> {
-        let sent = self.sent_parts(ino)?;
-        if sent.is_empty() {
-            return Ok(());
-        }
-        let tokens: HashSet<_> = sent.values().map(|part| &part.token).collect();
-        for token in tokens {
-            self.discard_now(token, Some(ino))?;
-        }
-        self.forget_sent(ino)
-    }
-
-    /// Gives up one part that was sent and will not be used.
-    pub(super) fn drop_part(&self, ino: Ino, index: u64, token: Option<&Token>) -> VfsResult<()> {
-        if let Some(token) = token {
-            self.discard_now(token, Some(ino))?;
-        }
-        let mut batch = self.tree.db().batch();
-        batch.remove(Space::Meta, &Self::sent_key(ino, index));
-        Ok(batch.commit()?)
-    }
-
     pub(super) fn forget_sent(&self, ino: Ino) -> VfsResult<()> {
         let prefix = keys::sent(ino);
         let mut found = Vec::new();

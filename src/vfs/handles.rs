@@ -223,7 +223,6 @@ impl Vfs {
             bodies.remove(&ino);
         }
         drop(bodies);
-        self.drop_sent(ino)?;
         self.tree.purge(ino, self.trash_ms())?;
         Ok(())
     }

@@ -195,7 +195,6 @@ impl Vfs {
                 for (index, chunk) in self.staged_chunks(ino, 0)? {
                     self.drop_chunk(ino, index, &chunk)?;
                 }
-                self.drop_sent(ino)?;
                 self.tree.purge(ino, self.trash_ms())?;
             }
             let mut batch = self.tree.db().batch();

@@ -307,10 +307,7 @@ impl Vfs {
             let count = part_count(snapshot.size, part_size);
             let (todo, obsolete) = self.parts_to_send(body, &sent, part_size, count)?;
             for index in obsolete {
-                let Some(part) = sent.remove(&index) else { continue };
-                // one of zeros may stand for others too
-                let own = (!part.is_zeros(index, part_size)).then_some(&part.token);
-                self.drop_part(body.ino, index, own)?;
+                sent.remove(&index);
             }
             let partial = !to_the_end && self.is_being_written(body);
             self.send_parts(body, part_size, todo, &mut sent, partial).await?;
