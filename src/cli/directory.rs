@@ -8,10 +8,9 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::output::{List, Output};
 use super::prompt::NewPassword;
+use super::report::{at, done, or_dash, pair, yes_or_no};
 use super::session::{self, Plain};
-use crate::privicore::{
-    Directory, DirectoryDevice, DirectoryInvitation, DirectoryUser, format_rfc3339,
-};
+use crate::privicore::{Directory, DirectoryDevice, DirectoryInvitation, DirectoryUser};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DirectoryCommand {
@@ -235,10 +234,7 @@ pub(super) enum StorageCommand {
 
 /// `NAME=VALUE`.
 fn member(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
-    }
+    pair(text, "expected NAME=VALUE")
 }
 
 impl Members {
@@ -286,29 +282,10 @@ pub(super) fn run(command: DirectoryCommand, output: &Output) -> anyhow::Result<
     }
 }
 
-fn or_dash(text: Option<String>) -> String {
-    text.unwrap_or_else(|| "-".to_owned())
-}
-
-/// What was made: its id on a line, or an object of what is known of it.
-fn made(id: &str, value: &Value, plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
-    if plain.json {
-        output.json(value)?;
-    } else {
-        output.line(id)?;
-    }
-    Ok(Exit::Done)
-}
-
-/// What was done, in words or as an object.
-fn done(said: &str, value: &Value, plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
-    made(said, value, plain, output)
-}
-
 fn register(name: &str, plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
     session::with(&plain.connect, async |session| {
         let id = session.client.register_directory(name).await?;
-        made(&id, &json!({ "directory": id, "name": name }), plain, output)
+        done(output, plain.json, &json!({ "directory": id, "name": name }), &id)
     })
 }
 
@@ -330,13 +307,13 @@ fn list(owned: bool, assigned: bool, plain: &Plain, output: &Output) -> anyhow::
 fn value(directory: &Directory) -> Value {
     json!({
         "directory": directory.id, "name": directory.name, "role": directory.role,
-        "created_at": directory.created.map(format_rfc3339), "meta": directory.meta,
+        "created_at": at(directory.created), "meta": directory.meta,
     })
 }
 
 fn row(directory: &Directory) -> Vec<String> {
     let Directory { id, name, role, created, .. } = directory.clone();
-    vec![id, or_dash(role), or_dash(created.map(format_rfc3339)), name]
+    vec![id, or_dash(role), or_dash(at(created)), name]
 }
 
 fn show(one: &OneDirectory, output: &Output) -> anyhow::Result<Exit> {
@@ -351,7 +328,7 @@ fn show(one: &OneDirectory, output: &Output) -> anyhow::Result<Exit> {
             ("directory", found.id),
             ("name", found.name),
             ("role", or_dash(found.role)),
-            ("created", or_dash(found.created.map(format_rfc3339))),
+            ("created", or_dash(at(found.created))),
         ];
         pairs.extend(names.iter().map(String::as_str).zip(found.meta.into_values()));
         output.pairs(&pairs)?;
@@ -372,7 +349,7 @@ fn get_meta(
                 let Some(value) = meta.get(name) else {
                     anyhow::bail!("the directory has no meta information {name}");
                 };
-                made(value, &json!(value), plain, output)
+                done(output, plain.json, &json!(value), value)
             }
             None if plain.json => {
                 output.json(&meta)?;
@@ -399,7 +376,12 @@ fn set_meta(
     session::with(&plain.connect, async |session| {
         let id = &of.directory;
         session.client.store_directory_meta(id, &members.map()).await?;
-        done(&format!("changed {id}"), &json!({ "directory": id, "changed": true }), plain, output)
+        done(
+            output,
+            plain.json,
+            &json!({ "directory": id, "changed": true }),
+            &format!("changed {id}"),
+        )
     })
 }
 
@@ -409,7 +391,7 @@ fn users(one: &OneDirectory, output: &Output) -> anyhow::Result<Exit> {
         let mut list = List::new(output, &["PROFILE", "ROLE", "SINCE", "NAME"], one.plain.json);
         let row = |user: &DirectoryUser| {
             let DirectoryUser { profile, username, role, since, .. } = user.clone();
-            vec![profile, or_dash(role), or_dash(since.map(format_rfc3339)), or_dash(username)]
+            vec![profile, or_dash(role), or_dash(at(since)), or_dash(username)]
         };
         list.add(&found, |user| user_value(user, false), row)?;
         list.end("no user")?;
@@ -421,7 +403,7 @@ fn users(one: &OneDirectory, output: &Output) -> anyhow::Result<Exit> {
 fn user_value(user: &DirectoryUser, informed: bool) -> Value {
     let mut value = json!({
         "profile": user.profile, "username": user.username, "role": user.role,
-        "since": user.since.map(format_rfc3339),
+        "since": at(user.since),
     });
     if informed {
         value["information"] = json!(user.information);
@@ -440,7 +422,7 @@ fn create_user(
     session::with(&plain.connect, async |session| {
         let id = session.client.create_directory_user(&of.directory, name, &password).await?;
         let value = json!({ "directory": of.directory, "profile": id, "username": name });
-        made(&id, &value, plain, output)
+        done(output, plain.json, &value, &id)
     })
 }
 
@@ -454,7 +436,7 @@ fn update_user(
         let (directory, profile) = (&user.of.directory, &user.profile);
         session.client.update_directory_user(directory, profile, &members.map()).await?;
         let value = json!({ "directory": directory, "profile": profile, "changed": true });
-        done(&format!("changed {profile}"), &value, plain, output)
+        done(output, plain.json, &value, &format!("changed {profile}"))
     })
 }
 
@@ -470,7 +452,7 @@ fn profile(one: &OneUser, output: &Output) -> anyhow::Result<Exit> {
             ("profile", found.profile),
             ("user", or_dash(found.username)),
             ("role", or_dash(found.role)),
-            ("since", or_dash(found.since.map(format_rfc3339))),
+            ("since", or_dash(at(found.since))),
         ];
         pairs.extend(found.information.iter().map(|(k, v)| (k.as_str(), v.clone())));
         output.pairs(&pairs)?;
@@ -509,7 +491,7 @@ fn password(
         let (directory, profile) = (&user.of.directory, &user.profile);
         session.client.set_profile_password(directory, profile, &new).await?;
         let value = json!({ "directory": directory, "profile": profile, "changed": true });
-        done(&format!("the password of {profile} is set"), &value, plain, output)
+        done(output, plain.json, &value, &format!("the password of {profile} is set"))
     })
 }
 
@@ -518,7 +500,7 @@ fn invite(one: &OneUser, output: &Output) -> anyhow::Result<Exit> {
         let (directory, profile) = (&one.user.of.directory, &one.user.profile);
         let id = session.client.invite_profile(directory, profile).await?;
         let value = json!({ "invitation": id, "directory": directory, "profile": profile });
-        made(&id, &value, &one.plain, output)
+        done(output, one.plain.json, &value, &id)
     })
 }
 
@@ -532,13 +514,13 @@ fn invites(directory: Option<&str>, plain: &Plain, output: &Output) -> anyhow::R
                 "invitation": invitation.id, "directory": invitation.directory,
                 "name": invitation.directory_name, "profile": invitation.profile,
                 "username": invitation.username,
-                "created_at": invitation.created.map(format_rfc3339),
+                "created_at": at(invitation.created),
             })
         };
         let row = |invitation: &DirectoryInvitation| {
             let DirectoryInvitation { id, directory, directory_name, profile, username, created } =
                 invitation.clone();
-            let created = or_dash(created.map(format_rfc3339));
+            let created = or_dash(at(created));
             let user = or_dash(username.or(profile));
             vec![id, created, user, or_dash(directory), or_dash(directory_name)]
         };
@@ -554,7 +536,7 @@ fn process(one: &OneInvitation, accept: bool, output: &Output) -> anyhow::Result
         session.client.process_directory_invitation(id, accept).await?;
         let said = if accept { "accepted" } else { "declined" };
         let value = json!({ "invitation": id, "done": said });
-        done(&format!("{said} {id}"), &value, &one.plain, output)
+        done(output, one.plain.json, &value, &format!("{said} {id}"))
     })
 }
 
@@ -570,8 +552,8 @@ fn devices(one: &OneDirectory, output: &Output) -> anyhow::Result<Exit> {
         };
         let row = |device: &DirectoryDevice| {
             let DirectoryDevice { identifier, name, profile, username, storage } = device.clone();
-            let storage = storage.map(|storage| if storage { "yes" } else { "no" }.to_owned());
-            vec![identifier, or_dash(storage), or_dash(username.or(profile)), or_dash(name)]
+            let storage = yes_or_no(storage).to_owned();
+            vec![identifier, storage, or_dash(username.or(profile)), or_dash(name)]
         };
         list.add(&found, value, row)?;
         list.end("no device")?;
@@ -588,7 +570,7 @@ fn create_device(
     session::with(&plain.connect, async |session| {
         let (directory, profile) = (&user.of.directory, &user.profile);
         let id = session.client.create_profile_device(directory, profile, name).await?;
-        made(&id, &json!({ "device": id, "profile": profile, "name": name }), plain, output)
+        done(output, plain.json, &json!({ "device": id, "profile": profile, "name": name }), &id)
     })
 }
 
@@ -602,7 +584,7 @@ fn add_storage(
         let (directory, profile) = (&user.of.directory, &user.profile);
         session.client.add_profile_storage(directory, profile, device).await?;
         let value = json!({ "device": device, "profile": profile, "done": "registered" });
-        done(&format!("registered {device}"), &value, plain, output)
+        done(output, plain.json, &value, &format!("registered {device}"))
     })
 }
 
@@ -620,6 +602,11 @@ fn vote(of: &DirectoryId, wanted: &Wanted, plain: &Plain, output: &Output) -> an
         let id = client
             .create_directory_voting_pool(directory, title, question, configuration.as_deref())
             .await?;
-        made(&id, &json!({ "pool": id, "directory": directory, "title": title }), plain, output)
+        done(
+            output,
+            plain.json,
+            &json!({ "pool": id, "directory": directory, "title": title }),
+            &id,
+        )
     })
 }

@@ -18,6 +18,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::Exit;
 use super::output::{List, Output};
 use super::private::{NewFile, Replacement};
+use super::report::{done, on_file, or_dash};
 use super::session::{self, Plain};
 use crate::config;
 use crate::env::Env;
@@ -254,10 +255,6 @@ fn text(secret: &impl Serialize) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(text)
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> anyhow::Error {
-    move |error| anyhow::anyhow!("{}: {error}", path.display())
-}
-
 /// Where a secret will go: open before it is asked for.
 enum Opened<'a> {
     File(&'a Path, NewFile),
@@ -267,7 +264,7 @@ enum Opened<'a> {
 impl Target {
     fn open(&self) -> anyhow::Result<Opened<'_>> {
         match &self.output_file {
-            Some(path) => Ok(Opened::File(path, NewFile::create(path).map_err(at(path))?)),
+            Some(path) => Ok(Opened::File(path, NewFile::create(path).map_err(on_file(path))?)),
             None => Ok(Opened::Shown),
         }
     }
@@ -286,7 +283,7 @@ impl Opened<'_> {
     ) -> anyhow::Result<Exit> {
         match self {
             Self::File(path, file) => {
-                file.write(&text(secret)?).map_err(at(path))?;
+                file.write(&text(secret)?).map_err(on_file(path))?;
                 if plain.json {
                     known["file"] = json!(path);
                     output.json(&known)?;
@@ -343,12 +340,7 @@ fn register(
     session::with(&plain.connect, async |session| {
         let (client, scopes) = (&session.client, borrowed(scopes));
         let id = client.register_oauth_application(name, redirect_uri, &scopes).await?;
-        if plain.json {
-            output.json(&json!({ "application": id, "name": name }))?;
-        } else {
-            output.line(&id)?;
-        }
-        Ok(Exit::Done)
+        done(output, plain.json, &json!({ "application": id, "name": name }), &id)
     })
 }
 
@@ -367,7 +359,6 @@ fn list(plain: &Plain, output: &Output) -> anyhow::Result<Exit> {
         let row = |one: &OauthApplication| {
             let OauthApplication { id, name, client_id, redirect_uri, scopes, created } =
                 one.clone();
-            let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
             let scopes = Some(scopes.join(",")).filter(|scopes| !scopes.is_empty());
             let created = or_dash(created.map(format_rfc3339));
             vec![id, or_dash(client_id), created, or_dash(scopes), or_dash(redirect_uri), name]
@@ -472,9 +463,9 @@ fn refresh(token: &TokenFile, plain: &Plain, output: &Output) -> anyhow::Result<
     let pair = token.read()?;
     let path = token.token.as_path();
     session::with_service(&plain.connect, async |client| {
-        let file = Replacement::of(path).map_err(at(path))?;
+        let file = Replacement::of(path).map_err(on_file(path))?;
         let found = client.refresh_access_token(&pair).await?;
-        file.write(&text(&Tokens::from(&found))?).map_err(at(path))?;
+        file.write(&text(&Tokens::from(&found))?).map_err(on_file(path))?;
         if plain.json {
             let mut value = known(&found);
             value["file"] = json!(path);

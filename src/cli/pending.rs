@@ -6,6 +6,7 @@ use clap::{Args, ValueHint};
 use serde_json::Value;
 
 use super::output::{List, Output};
+use super::report::or_dash;
 use super::{Exit, drain, environment};
 use crate::control::{Connection, list};
 
@@ -39,7 +40,6 @@ pub(super) fn run(args: &PendingArgs, output: &Output) -> anyhow::Result<Exit> {
 
 fn row(item: &Value) -> Vec<String> {
     let text = |name: &str| item[name].as_str().map(str::to_owned);
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let voters: Vec<&str> =
         item["waits_on"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let voters = Some(voters.join(", ")).filter(|voters| !voters.is_empty());

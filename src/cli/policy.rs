@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use super::output::{List, Output};
-use super::report::{advised, at, done, or_dash, yes_or_no};
+use super::report::{advised, at, done, or_dash, pair, yes_or_no};
 use super::session::{self, Plain, Session};
 use crate::privicore::{NewPolicy, Policy, PolicyTemplate};
 
@@ -71,10 +71,7 @@ pub(super) struct OnePolicy {
 }
 
 fn member(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("not of the form MEMBER=TEXT".to_owned()),
-    }
+    pair(text, "not of the form MEMBER=TEXT")
 }
 
 /// Runs a command of the group.

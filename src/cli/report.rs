@@ -1,5 +1,7 @@
-//! What the groups `device`, `authenticator`, `voting` and `policy` say in common.
+//! What the groups of commands say, and read, in common.
 
+use std::io;
+use std::path::Path;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -33,6 +35,19 @@ pub(super) fn yes_or_no(known: Option<bool>) -> &'static str {
         Some(true) => "yes",
         Some(false) => "no",
         None => "-",
+    }
+}
+
+/// Names the file in an error about it.
+pub(super) fn on_file(path: &Path) -> impl Fn(io::Error) -> anyhow::Error {
+    move |error| anyhow::anyhow!("{}: {error}", path.display())
+}
+
+/// Reads `NAME=VALUE`; of anything else it says `otherwise`.
+pub(super) fn pair(text: &str, otherwise: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(otherwise.to_owned()),
     }
 }
 

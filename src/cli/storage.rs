@@ -6,8 +6,9 @@ use serde_json::json;
 use super::Exit;
 use super::output::{List, Output};
 use super::progress;
+use super::report::{at, done, or_dash, yes_or_no};
 use super::session::{self, Connect};
-use crate::privicore::{StorageDevice, format_rfc3339};
+use crate::privicore::StorageDevice;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StorageCommand {
@@ -64,19 +65,13 @@ fn list(connect: &Connect, json: bool, output: &Output) -> anyhow::Result<Exit> 
 fn value(device: &StorageDevice) -> serde_json::Value {
     json!({
         "device": device.identifier, "name": device.name, "approved": device.approved,
-        "created_at": device.created.map(format_rfc3339),
+        "created_at": at(device.created),
     })
 }
 
 fn row(device: &StorageDevice) -> Vec<String> {
-    let approved = match device.approved {
-        Some(true) => "yes",
-        Some(false) => "no",
-        None => "-",
-    };
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let created = or_dash(device.created.map(format_rfc3339));
-    vec![device.identifier.clone(), approved.to_owned(), created, or_dash(device.name.clone())]
+    let StorageDevice { identifier, name, created, approved } = device.clone();
+    vec![identifier, yes_or_no(approved).to_owned(), or_dash(at(created)), or_dash(name)]
 }
 
 #[derive(Clone, Copy)]
@@ -104,12 +99,8 @@ fn change(one: &OneDevice, change: Change, output: &Output) -> anyhow::Result<Ex
             Change::Synchronize => "synchronizing",
             Change::Remove => "removing",
         };
-        let done = progress::waiting(output, &format!("{what} {device}"), work).await?;
-        if one.json {
-            output.json(&json!({ "device": device, "done": done }))?;
-        } else {
-            output.line(&format!("{done} {device}"))?;
-        }
-        Ok(Exit::Done)
+        let what = progress::waiting(output, &format!("{what} {device}"), work).await?;
+        let value = json!({ "device": device, "done": what });
+        done(output, one.json, &value, &format!("{what} {device}"))
     })
 }

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use super::output::{List, Output};
+use super::report::{at, or_dash};
 use super::session::{self, Plain, Session};
 use super::transfer::{self, GetArgs, PutArgs};
 use crate::config::Size;
-use crate::privicore::{MetaChange, TransactionCounts, format_rfc3339};
+use crate::privicore::{MetaChange, TransactionCounts};
 use crate::store::{
     ListFilter, RiskMeta, Store, StoreError, StoreErrorKind, StoreResult, Token, TokenRecord,
     list_all,
@@ -211,7 +212,6 @@ fn show(one: &OneToken, output: &Output) -> anyhow::Result<Exit> {
             output.json(&value(&record))?;
             return Ok(Exit::Done);
         }
-        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let mut pairs = vec![
             ("token", record.token.to_string()),
             ("name", or_dash(record.file_name)),
@@ -220,7 +220,7 @@ fn show(one: &OneToken, output: &Output) -> anyhow::Result<Exit> {
             ("path", or_dash(record.path)),
             ("size", or_dash(record.size.map(|size| size.to_string()))),
             ("type", or_dash(record.data_type)),
-            ("created", or_dash(record.created.map(format_rfc3339))),
+            ("created", or_dash(at(record.created))),
             ("uuid", or_dash(record.mark)),
         ];
         pairs.extend(record.risk.map(risk_pairs).into_iter().flatten());
@@ -321,7 +321,7 @@ fn value(record: &TokenRecord) -> Value {
         "path": record.path,
         "size": record.size,
         "type": record.data_type,
-        "created_at": record.created.map(format_rfc3339),
+        "created_at": at(record.created),
         "uuid": record.mark,
         "risk": risk_value(record.risk.as_ref()),
     })
@@ -336,11 +336,10 @@ fn risk_value(risk: Option<&RiskMeta>) -> Value {
 }
 
 fn row(record: &TokenRecord) -> Vec<String> {
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         record.token.to_string(),
         or_dash(record.size.map(|size| Size(size).to_string())),
-        or_dash(record.created.map(format_rfc3339)),
+        or_dash(at(record.created)),
         record.context.clone(),
         or_dash(record.file_name.clone()),
     ]

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::Exit;
 use super::output::Output;
 use super::progress::Meter;
+use super::report::on_file;
 use super::session::{self, Plain, Session};
 use crate::content::manifest::{Manifest, part_len};
 use crate::crypto::{CryptoError, IV_LEN, OVERHEAD, PayloadCipher, StreamSealer, sealed_len};
@@ -70,8 +71,8 @@ pub(super) struct PutArgs {
 pub(super) fn put(args: &PutArgs, output: &Output) -> anyhow::Result<Exit> {
     session::with(&args.plain.connect, async |session| {
         let cipher = session.cipher()?;
-        let file = File::open(&args.file).map_err(at(&args.file))?;
-        let status = file.metadata().map_err(at(&args.file))?;
+        let file = File::open(&args.file).map_err(on_file(&args.file))?;
+        let status = file.metadata().map_err(on_file(&args.file))?;
         anyhow::ensure!(status.is_file(), "{}: not a regular file", args.file.display());
         let size = status.len();
         if args.data_type.is_some() && sealed_len(size) > INLINE_CLIENT_LIMIT as u64 {
@@ -80,7 +81,7 @@ pub(super) fn put(args: &PutArgs, output: &Output) -> anyhow::Result<Exit> {
         }
         let meta = file_meta(args, size);
         let meter = Meter::new(output, &args.file.display().to_string(), Some(sealed_len(size)));
-        let payload = seal(file, size, cipher, meter).map_err(at(&args.file))?;
+        let payload = seal(file, size, cipher, meter).map_err(on_file(&args.file))?;
         let token = match (&args.data_type, payload) {
             (Some(data_type), Payload::Bytes(sealed)) => {
                 put_typed(session, &meta, data_type, sealed).await?
@@ -238,10 +239,6 @@ fn unreadable(token: &Token) -> impl Fn(CryptoError) -> anyhow::Error {
     move |error| anyhow::anyhow!("{token}: {error}")
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> anyhow::Error {
-    move |error| anyhow::anyhow!("{}: {error}", path.display())
-}
-
 /// A sealed payload, whole.
 enum Spool {
     Memory(Vec<u8>),
@@ -328,7 +325,7 @@ fn nameless() -> anyhow::Result<File> {
         fs::remove_file(&path)?;
         Ok(file)
     });
-    file.map_err(at(&dir))
+    file.map_err(on_file(&dir))
 }
 
 /// Where the result goes.
@@ -347,14 +344,14 @@ impl<'a> Target<'a> {
         // Written in place: a pipe, a device.
         let special = fs::metadata(path).is_ok_and(|found| !found.is_file());
         let file = if special {
-            OpenOptions::new().write(true).open(path).map_err(at(path))?
+            OpenOptions::new().write(true).open(path).map_err(on_file(path))?
         } else {
             let mut name = std::ffi::OsString::from(".");
             name.push(path.file_name().unwrap_or_default());
             name.push(format!(".{}.new", std::process::id()));
             let beside = path.with_file_name(name);
             let file = OpenOptions::new().write(true).create_new(true).open(&beside);
-            let file = file.map_err(at(path))?;
+            let file = file.map_err(on_file(path))?;
             target.beside = Some(beside);
             file
         };
@@ -372,7 +369,7 @@ impl<'a> Target<'a> {
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         match &mut self.file {
-            Some((file, path)) => file.write_all(bytes).map_err(at(path))?,
+            Some((file, path)) => file.write_all(bytes).map_err(on_file(path))?,
             None => self.output.bytes(bytes)?,
         }
         self.written += bytes.len() as u64;
@@ -382,7 +379,7 @@ impl<'a> Target<'a> {
     /// Gives the file its name; how many bytes there are.
     fn finish(mut self) -> anyhow::Result<u64> {
         if let (Some(beside), Some((_, path))) = (&self.beside, &self.file) {
-            fs::rename(beside, path).map_err(at(path))?;
+            fs::rename(beside, path).map_err(on_file(path))?;
             self.beside = None;
         }
         Ok(self.written)

@@ -204,7 +204,7 @@ impl Mounted for Arc<Controls> {
                 return Err(failure);
             }
             drain.kept = true;
-            this.unmounted.send_replace(Unmounted { done: true, force });
+            this.unmounted.send_modify(|unmounted| unmounted.done = true);
             this.outcome().await
         })
     }

@@ -305,10 +305,7 @@ impl Vfs {
         for round in 0.. {
             let snapshot = self.round_start(body, round >= ROUNDS)?;
             let count = part_count(snapshot.size, part_size);
-            let (todo, obsolete) = self.parts_to_send(body, &sent, part_size, count)?;
-            for index in obsolete {
-                sent.remove(&index);
-            }
+            let todo = self.parts_to_send(body, &mut sent, part_size, count)?;
             let partial = !to_the_end && self.is_being_written(body);
             self.send_parts(body, part_size, todo, &mut sent, partial).await?;
             if partial {
@@ -346,18 +343,18 @@ impl Vfs {
     }
 
     /// Parts of the committed version that the overlay does not touch stay; the others, and
-    /// those that changed since they were sent, must go. Also what was sent in vain: the
+    /// those that changed since they were sent, must go. Forgets what was sent in vain: the
     /// file is shorter, or shares the part with another by now.
     fn parts_to_send(
         &self,
         body: &Body,
-        sent: &BTreeMap<u64, Sent>,
+        sent: &mut BTreeMap<u64, Sent>,
         part_size: u64,
         count: u64,
-    ) -> VfsResult<(Vec<u64>, Vec<u64>)> {
+    ) -> VfsResult<Vec<u64>> {
         let state = body.state.read();
         let mut todo = Vec::new();
-        let mut obsolete: Vec<u64> = sent.range(count..).map(|(index, _)| *index).collect();
+        sent.split_off(&count);
         for index in 0..count {
             let touched = self.part_touched(&state, part_size, index)?;
             let len = part_len(state.size, part_size, index);
@@ -369,11 +366,11 @@ impl Vfs {
             }
             if touched.is_some() || !self.base_has_part(&state, part_size, index, len) {
                 todo.push(index);
-            } else if sent.contains_key(&index) {
-                obsolete.push(index);
+            } else {
+                sent.remove(&index);
             }
         }
-        Ok((todo, obsolete))
+        Ok(todo)
     }
 
     /// The newest generation that touched a part's range; `None` if the overlay has no
