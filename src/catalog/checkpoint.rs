@@ -9,7 +9,7 @@
 //! * Segments it covers are deleted later, after a grace period in which a reader that has
 //!   just listed them can still fetch them; one that comes later loads the checkpoint.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::follow::Followed;
 use super::keys;
@@ -186,7 +186,7 @@ impl Remote {
     /// that have no name and no remembered one; gives how many records went.
     pub fn forget_old(&self, horizon: u64) -> Result<u64, RemoteError> {
         let old = |link: &Link| !link.live && link.stamp.hlc >> 16 < horizon;
-        let (mut links, mut remembered) = (Vec::new(), HashSet::new());
+        let (mut links, mut remembered) = (Vec::new(), BTreeSet::new());
         let (first_link, first_inode) = (keys::link(0), keys::inode(0));
         self.tree.db().scan(&first_link[..1], &first_link, |_, value| {
             let link: Link = decode(&value)?;

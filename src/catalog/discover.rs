@@ -6,7 +6,7 @@
 //! reservation's `uuid`; such a token is an upload under way or its remains, not a
 //! discovery.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::hlc::Stamp;
 use super::keys;
@@ -122,7 +122,7 @@ impl Remote {
 
     /// Lists every token once, shows those of other clients, and hides those that are gone.
     pub async fn discover(&self, owner: Owner, found: &mut Discovered) -> Result<(), RemoteError> {
-        let mut listed = HashSet::new();
+        let mut listed = BTreeSet::new();
         for page in 1.. {
             let got = self.store.list(&ListFilter::default(), page).await?;
             let before = listed.len();
@@ -233,7 +233,7 @@ impl Remote {
     /// Discovered files whose token is no longer listed go away; adopted ones stay.
     fn hide_gone(
         &self,
-        listed: &HashSet<[u8; 16]>,
+        listed: &BTreeSet<[u8; 16]>,
         found: &mut Discovered,
     ) -> Result<(), RemoteError> {
         let mut gone = Vec::new();

@@ -5,7 +5,7 @@
 //! into it: several machines that make it at the same time make the same one.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::discover::{Owner, attach_shadow, shadow};
 use super::hlc::Stamp;
@@ -22,7 +22,7 @@ pub struct TopFolder<'a> {
     /// Of several with this name, the one that it was so far.
     pub before: Option<Ino>,
     /// Folders that stand for something else.
-    pub except: &'a HashSet<Ino>,
+    pub except: &'a BTreeSet<Ino>,
     /// Who owns it, if it is made.
     pub owner: Owner,
     /// Since when it is there, if it is made.

@@ -21,7 +21,7 @@
 //! ([`keys::unsettled`]), so that a crash in between loses no question. The publisher sees
 //! to it that the segments of one writer never show such a state at their end.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::hlc::Stamp;
 use super::keys;
@@ -334,7 +334,7 @@ fn revive(txn: &mut Txn<'_>, mut link: Link, revived: &mut Vec<Ino>) -> CatalogR
 fn break_cycle(txn: &mut Txn<'_>, dir: u64) -> CatalogResult<()> {
     let Some(link) = txn.find_link(dir)? else { return Ok(()) };
     let mut newest = link.clone();
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let mut at = link.parent;
     while at != link.ino {
         // A cycle further up is not this directory's: one of its own members breaks it.

@@ -15,7 +15,7 @@
 //! is sent. If its fate is unknown, the same records go out again in the next segment;
 //! applying records twice changes nothing.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -302,7 +302,7 @@ impl Remote {
         if !ready.iter().any(of_dir) {
             return Ok(ready);
         }
-        let mut sent: HashSet<u64> = ready.iter().filter_map(Ready::link_id).collect();
+        let mut sent: BTreeSet<u64> = ready.iter().filter_map(Ready::link_id).collect();
         let mut staying: Vec<(u64, Vec<Ino>)> = Vec::new();
         self.tree.db().scan(keys::OUTBOX_LINKS, keys::OUTBOX_LINKS, |key, value| {
             let id = keys::number(key, 2);
@@ -311,7 +311,7 @@ impl Remote {
             }
             Ok(true)
         })?;
-        let mut seen_in = HashSet::new();
+        let mut seen_in = BTreeSet::new();
         for (id, left) in staying {
             match txn.find_link(id)? {
                 Some(link) if link.kind == Kind::Dir && link.published && link.live => {

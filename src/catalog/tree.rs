@@ -2,7 +2,7 @@
 //!
 //! Every operation is one [`Txn`] under one lock: short, never across the network.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -108,7 +108,7 @@ pub struct Tree {
     /// Taken after `lock`, for a few instructions.
     pub(super) outbox: Mutex<Outbox>,
     /// By token tag: risk meta that one listing has shown to be changed by others.
-    pub(super) risk_seen: Mutex<HashMap<[u8; 16], RiskMeta>>,
+    pub(super) risk_seen: Mutex<BTreeMap<[u8; 16], RiskMeta>>,
     pub(super) names_in_use: NamesInUse,
 }
 

@@ -1,6 +1,6 @@
 //! One change of the catalog: reads its own writes, commits as one batch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
@@ -67,10 +67,10 @@ impl Garbage {
 pub struct Txn<'a> {
     pub(super) tree: &'a Tree,
     pub(super) writer: MutexGuard<'a, Writer>,
-    inodes: HashMap<Ino, Option<Inode>>,
-    links: HashMap<u64, Option<Link>>,
+    inodes: BTreeMap<Ino, Option<Inode>>,
+    links: BTreeMap<u64, Option<Link>>,
     entries: BTreeMap<Vec<u8>, (Ino, Entry)>,
-    raw: HashMap<(Space, Vec<u8>), Option<Vec<u8>>>,
+    raw: BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>,
     /// What other caches must forget.
     pub stale: Vec<Stale>,
 }
@@ -86,10 +86,10 @@ impl<'a> Txn<'a> {
         Self {
             tree,
             writer,
-            inodes: HashMap::new(),
-            links: HashMap::new(),
+            inodes: BTreeMap::new(),
+            links: BTreeMap::new(),
             entries: BTreeMap::new(),
-            raw: HashMap::new(),
+            raw: BTreeMap::new(),
             stale: Vec::new(),
         }
     }
@@ -452,7 +452,7 @@ impl<'a> Txn<'a> {
         let settled = self.inodes.iter().filter(|(_, inode)| settled(inode));
         let settled: Vec<Ino> = settled.map(|(ino, _)| *ino).collect();
         let mut cache = tree.cache.lock();
-        for (ino, inode) in self.inodes.drain() {
+        for (ino, inode) in std::mem::take(&mut self.inodes) {
             match inode {
                 Some(inode) => drop(cache.put(ino, Arc::new(inode))),
                 None => drop(cache.pop(&ino)),

@@ -25,6 +25,8 @@ use super::CHUNK;
 use super::blob::BLOCK;
 use super::cache::Cache;
 use crate::crypto::{CryptoError, PayloadCipher};
+use crate::env::Env;
+use crate::env::tasks::{CutOff, blocking};
 use crate::store::{Download, Store, StoreError, StoreErrorKind, Token};
 
 /// Unit of the buffer budget's permits.
@@ -94,6 +96,7 @@ pub struct Fetcher {
     sending: Arc<Semaphore>,
     budget_bytes: u64,
     downloaded: AtomicU64,
+    env: Env,
 }
 
 impl std::fmt::Debug for Fetcher {
@@ -111,6 +114,7 @@ impl Fetcher {
         cache: Arc<Cache>,
         keep: u64,
         budget: u64,
+        env: Env,
     ) -> Self {
         // Small files: bounded by number too, since each entry costs more than its bytes.
         let entries = NonZeroUsize::new(4096).unwrap_or(NonZeroUsize::MIN);
@@ -126,6 +130,7 @@ impl Fetcher {
             sending: Arc::new(Semaphore::new(permits)),
             budget_bytes: permits as u64 * PERMIT,
             downloaded: AtomicU64::new(0),
+            env,
         }
     }
 
@@ -237,7 +242,7 @@ impl Fetcher {
 
     fn start(self: &Arc<Self>, token: Token) -> Flight {
         let this = self.clone();
-        let task = tokio::spawn(async move {
+        let task = self.env.spawn(async move {
             let result = this.fetch_now(&token).await;
             this.flights.lock().remove(&token);
             result
@@ -270,7 +275,7 @@ impl Fetcher {
             let plain = Bytes::from(bytes);
             Ok(plain.slice(crate::crypto::IV_LEN..crate::crypto::IV_LEN + range))
         };
-        let plain = off_thread(expected, opened).await.map_err(FetchError::Sealed)?;
+        let plain = self.off_thread(expected, opened).await.map_err(FetchError::Sealed)?;
         self.keep(token, plain.clone()).await;
         Ok(Fetched { len: plain.len() as u64, plain: Some(plain) })
     }
@@ -288,7 +293,24 @@ impl Fetcher {
         };
         let len = plain.len() as u64;
         self.memory.lock().put(token.clone(), plain);
-        off_thread(len, store).await;
+        self.off_thread(len, store).await;
+    }
+
+    /// Runs work on `bytes` of data: in place if it is small, on a blocking thread if it would
+    /// hold up the runtime's worker.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        bytes: u64,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        if bytes < 256 << 10 {
+            return work();
+        }
+        match blocking(&*self.env.tasks, work).await {
+            Ok(done) => done,
+            // It panicked: so does whoever waits for it.
+            Err(CutOff) => std::panic::resume_unwind(Box::new("work on a content panicked")),
+        }
     }
 
     /// Decrypts a payload that is too large for memory into the cache.
@@ -346,17 +368,4 @@ fn verified_name(token: &Token) -> String {
 /// the token, so that nobody reads it by that before.
 fn spool_name(token: &Token) -> String {
     format!("{}\u{0}spool", token.as_str())
-}
-
-/// Runs work on `bytes` of data: in place if it is small, on a blocking thread if it would
-/// hold up the runtime's worker.
-async fn off_thread<T: Send + 'static>(bytes: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
-    if bytes < 256 << 10 {
-        return work();
-    }
-    let handle = tokio::task::spawn_blocking(work);
-    match handle.await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }

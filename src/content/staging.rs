@@ -8,7 +8,7 @@
 //! * [`Staging::sync_written`] runs before each sync of the local journal, so a record
 //!   never reaches the disk before the content it speaks of.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -206,7 +206,7 @@ impl Staging {
     }
 
     /// Deletes files that the local database does not name.
-    pub fn sweep(&self, named: &HashSet<String>) {
+    pub fn sweep(&self, named: &BTreeSet<String>) {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
             let known = entry.file_name().to_str().is_some_and(|name| named.contains(name));

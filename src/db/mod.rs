@@ -1,6 +1,7 @@
 //! The local database: a journalled key-value store whose values are sealed.
 //!
-//! Built on fjall, whose write-ahead log is the drive's local journal.
+//! Sealing, group commit and back-pressure are here; what keeps the pairs is a [`Backend`]:
+//! fjall, whose write-ahead log is the drive's local journal, or memory in a simulator.
 //!
 //! Invariants
 //! * A committed [`Batch`] is atomic: after any crash all of it is there or none.
@@ -11,31 +12,28 @@
 //!   to another key or altered without the vault's key. Keys hold numbers and keyed tags
 //!   only, never a name, a path or a token.
 
+pub mod backend;
+mod fjall;
+
 use std::fmt;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fjall::config::PartitioningPolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
+use self::backend::{Backend, Change, Reader};
+use self::fjall::{Fjall, MEMTABLE_BYTES};
 use crate::crypto::LocalKeys;
 use crate::env::Env;
+use crate::env::tasks::Every;
 
 /// How long a committed batch may wait for the disk: the promise of a tenth of a second
 /// (design D4), less the time of the sync itself.
 pub const GROUP_COMMIT: Duration = Duration::from_millis(60);
 
-/// Memory for blocks read from disk. A million files' inodes are about 200 MB on disk;
-/// this keeps the hot few per cent.
-const CACHE_BYTES: u64 = 16 << 20;
-
-/// Memory of one keyspace's write buffer; there are two.
-const MEMTABLE_BYTES: u64 = 8 << 20;
 /// Bytes written and not flushed from which on writers wait; how often at most, and for how
 /// long each time.
 const WRITE_BUFFERS: u64 = 3 * MEMTABLE_BYTES;
@@ -47,7 +45,7 @@ const HELD_BACK_PAUSE: Duration = Duration::from_millis(5);
 pub enum DbError {
     /// The storage engine failed; usually the disk.
     #[error("local database: {0}")]
-    Engine(#[from] fjall::Error),
+    Engine(#[from] ::fjall::Error),
     /// A value failed authentication or does not decode.
     #[error("local database: a record is damaged or sealed with another key ({0})")]
     Corrupt(String),
@@ -65,7 +63,7 @@ pub enum DbError {
 pub type DbResult<T> = Result<T, DbError>;
 
 /// Which part of the database: small records that are scanned, or file contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
     /// Inodes, names, outbox, bookkeeping.
     Meta,
@@ -75,20 +73,17 @@ pub enum Space {
 
 /// The open database.
 pub struct Db {
-    database: Database,
-    meta: Keyspace,
-    data: Keyspace,
+    backend: Arc<dyn Backend>,
     keys: Arc<LocalKeys>,
     env: Env,
     syncer: Arc<Syncer>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    group_commit: Mutex<Option<Box<dyn Every>>>,
 }
 
-/// State shared with the group-commit thread.
+/// What a sync is made of; shared with the group commit.
 struct Syncer {
+    backend: Arc<dyn Backend>,
     unsynced: AtomicBool,
-    stop: Mutex<bool>,
-    wake: Condvar,
     /// Called before each sync, so that what the batch names is on the disk first.
     before: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -100,26 +95,23 @@ impl fmt::Debug for Db {
 }
 
 impl Db {
-    /// Opens or makes the database in `dir` and starts its group-commit thread.
+    /// Opens or makes the database in `dir` and starts its group commit.
     pub fn open(dir: &Path, keys: Arc<LocalKeys>, env: Env) -> DbResult<Self> {
-        let database = Database::builder(dir).cache_size(CACHE_BYTES).worker_threads(2).open()?;
-        // Filters and indexes in blocks of a page, which stay in a small cache.
-        let options = || {
-            KeyspaceCreateOptions::default()
-                .max_memtable_size(MEMTABLE_BYTES)
-                .filter_block_partitioning_policy(PartitioningPolicy::all(true))
-                .index_block_partitioning_policy(PartitioningPolicy::all(true))
-        };
-        let meta = database.keyspace("meta", options)?;
-        let data = database.keyspace("data", options)?;
+        Ok(Self::over(Arc::new(Fjall::open(dir)?), keys, env))
+    }
+
+    /// A database in `backend`; its group commit is started. Where the system gives no thread
+    /// for that, only [`Db::sync`] brings anything to the disk.
+    pub fn over(backend: Arc<dyn Backend>, keys: Arc<LocalKeys>, env: Env) -> Self {
         let syncer = Arc::new(Syncer {
+            backend: backend.clone(),
             unsynced: AtomicBool::new(false),
-            stop: Mutex::new(false),
-            wake: Condvar::new(),
             before: Mutex::new(None),
         });
-        let thread = spawn_group_commit(database.clone(), syncer.clone());
-        Ok(Self { database, meta, data, keys, env, syncer, thread: Mutex::new(thread) })
+        let committed = syncer.clone();
+        let work = Box::new(move || committed.commit_group());
+        let group_commit = env.tasks.every("group-commit", GROUP_COMMIT, work).ok();
+        Self { backend, keys, env, syncer, group_commit: Mutex::new(group_commit) }
     }
 
     /// Registers what must reach the disk before the journal does (staged file contents).
@@ -127,36 +119,26 @@ impl Db {
         *self.syncer.before.lock() = Some(hook);
     }
 
-    /// Lets the flushes catch up. The database flushes in threads of its own and takes more
+    /// Lets the flushes catch up. The backend flushes in threads of its own and takes more
     /// meanwhile without a bound: while they are busy with a compaction, large records that
     /// are written again and again would fill the memory.
     fn hold_back(&self) {
         for _ in 0..HELD_BACK {
-            if self.database.write_buffer_size() <= WRITE_BUFFERS {
+            if self.backend.write_buffer() <= WRITE_BUFFERS {
                 return;
             }
-            std::thread::sleep(HELD_BACK_PAUSE);
-        }
-    }
-
-    fn space(&self, space: Space) -> &Keyspace {
-        match space {
-            Space::Meta => &self.meta,
-            Space::Data => &self.data,
+            self.env.tasks.pause(HELD_BACK_PAUSE);
         }
     }
 
     /// Reads one value.
     pub fn get(&self, space: Space, key: &[u8]) -> DbResult<Option<Vec<u8>>> {
-        match self.space(space).get(key)? {
-            Some(sealed) => Ok(Some(self.unseal(key, &sealed)?)),
-            None => Ok(None),
-        }
+        get(&*self.backend, &self.keys, space, key)
     }
 
     /// Whether a key exists; the value is not opened.
     pub fn contains(&self, space: Space, key: &[u8]) -> DbResult<bool> {
-        Ok(self.space(space).contains_key(key)?)
+        self.backend.contains(space, key)
     }
 
     /// Reads one record.
@@ -170,56 +152,47 @@ impl Db {
         &self,
         prefix: &[u8],
         from: &[u8],
-        mut each: impl FnMut(&[u8], Vec<u8>) -> DbResult<bool>,
+        each: impl FnMut(&[u8], Vec<u8>) -> DbResult<bool>,
     ) -> DbResult<()> {
-        // Bounded above: an open range would look for the first live key behind the prefix,
-        // past any number of deleted ones.
-        let bounds = (Bound::Included(from.to_vec()), after(prefix));
-        for guard in self.meta.range(bounds) {
-            let (key, sealed) = guard.into_inner()?;
-            let value = self.unseal(&key, &sealed)?;
-            if !each(&key, value)? {
-                break;
-            }
-        }
-        Ok(())
+        scan(&*self.backend, &self.keys, prefix, from, each)
     }
 
     /// Whether any key of `Space::Meta` starts with `prefix`.
     pub fn any(&self, prefix: &[u8]) -> DbResult<bool> {
-        match self.meta.prefix(prefix).next() {
-            Some(guard) => guard.key().map(|_| true).map_err(DbError::from),
-            None => Ok(false),
-        }
+        let mut found = false;
+        self.backend.scan(prefix, after(prefix), &mut |_, _| {
+            found = true;
+            Ok(false)
+        })?;
+        Ok(found)
+    }
+
+    /// The database as it is now, to be read later, whatever is committed meanwhile.
+    pub fn snapshot(&self) -> DbSnapshot {
+        DbSnapshot { moment: self.backend.snapshot(), keys: self.keys.clone() }
     }
 
     /// Starts a batch.
     pub fn batch(&self) -> Batch<'_> {
-        Batch { db: self, inner: self.database.batch(), empty: true }
+        Batch { db: self, changes: Vec::new() }
     }
 
     /// Waits until everything committed so far is on the disk.
     pub fn sync(&self) -> DbResult<()> {
         self.syncer.unsynced.store(false, Ordering::SeqCst);
         self.syncer.run_before();
-        Ok(self.database.persist(PersistMode::SyncAll)?)
+        self.backend.sync()
     }
 
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> u64 {
-        self.database.disk_space().unwrap_or(0)
+        self.backend.disk_bytes()
     }
 
-    fn unseal(&self, key: &[u8], sealed: &[u8]) -> DbResult<Vec<u8>> {
-        self.keys.open_value(key, sealed).map_err(|e| DbError::Corrupt(e.to_string()))
-    }
-
-    /// Stops the group-commit thread after a last sync.
+    /// Stops the group commit after a last sync.
     pub fn close(&self) -> DbResult<()> {
-        *self.syncer.stop.lock() = true;
-        self.syncer.wake.notify_all();
-        if let Some(thread) = self.thread.lock().take() {
-            drop(thread.join());
+        if let Some(group_commit) = self.group_commit.lock().take() {
+            group_commit.stop();
         }
         self.sync()
     }
@@ -239,31 +212,80 @@ impl Syncer {
             hook();
         }
     }
-}
 
-fn spawn_group_commit(database: Database, syncer: Arc<Syncer>) -> Option<JoinHandle<()>> {
-    let run = move || {
-        let mut stop = syncer.stop.lock();
-        while !*stop {
-            syncer.wake.wait_for(&mut stop, GROUP_COMMIT);
-            if syncer.unsynced.swap(false, Ordering::SeqCst) {
-                parking_lot::MutexGuard::unlocked(&mut stop, || {
-                    syncer.run_before();
-                    if let Err(error) = database.persist(PersistMode::SyncAll) {
-                        tracing::error!(%error, "the local journal could not be synced");
-                    }
-                });
+    fn commit_group(&self) {
+        if self.unsynced.swap(false, Ordering::SeqCst) {
+            self.run_before();
+            if let Err(error) = self.backend.sync() {
+                tracing::error!(%error, "the local journal could not be synced");
             }
         }
-    };
-    std::thread::Builder::new().name("group-commit".into()).spawn(run).ok()
+    }
+}
+
+/// A moment of the database.
+pub struct DbSnapshot {
+    moment: Box<dyn Reader>,
+    keys: Arc<LocalKeys>,
+}
+
+impl fmt::Debug for DbSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DbSnapshot")
+    }
+}
+
+impl DbSnapshot {
+    /// As [`Db::get`].
+    pub fn get(&self, space: Space, key: &[u8]) -> DbResult<Option<Vec<u8>>> {
+        get(&*self.moment, &self.keys, space, key)
+    }
+
+    /// As [`Db::scan`].
+    pub fn scan(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        each: impl FnMut(&[u8], Vec<u8>) -> DbResult<bool>,
+    ) -> DbResult<()> {
+        scan(&*self.moment, &self.keys, prefix, from, each)
+    }
+}
+
+fn get(
+    from: &(impl Reader + ?Sized),
+    keys: &LocalKeys,
+    space: Space,
+    key: &[u8],
+) -> DbResult<Option<Vec<u8>>> {
+    let mut value = None;
+    from.get(space, key, &mut |sealed| {
+        value = Some(unseal(keys, key, sealed)?);
+        Ok(())
+    })?;
+    Ok(value)
+}
+
+fn scan(
+    source: &(impl Reader + ?Sized),
+    keys: &LocalKeys,
+    prefix: &[u8],
+    from: &[u8],
+    mut each: impl FnMut(&[u8], Vec<u8>) -> DbResult<bool>,
+) -> DbResult<()> {
+    // Bounded above: an open range would look for the first live key behind the prefix,
+    // past any number of deleted ones.
+    source.scan(from, after(prefix), &mut |key, sealed| each(key, unseal(keys, key, sealed)?))
+}
+
+fn unseal(keys: &LocalKeys, key: &[u8], sealed: &[u8]) -> DbResult<Vec<u8>> {
+    keys.open_value(key, sealed).map_err(|e| DbError::Corrupt(e.to_string()))
 }
 
 /// Changes that become visible and durable together.
 pub struct Batch<'a> {
     db: &'a Db,
-    inner: fjall::OwnedWriteBatch,
-    empty: bool,
+    changes: Vec<Change>,
 }
 
 impl fmt::Debug for Batch<'_> {
@@ -276,8 +298,7 @@ impl Batch<'_> {
     /// Sets a value.
     pub fn put(&mut self, space: Space, key: &[u8], value: &[u8]) {
         let sealed = self.db.keys.seal_value(&*self.db.env.random, key, value);
-        self.inner.insert(self.db.space(space), key, sealed);
-        self.empty = false;
+        self.changes.push(Change { space, key: key.to_vec(), value: Some(sealed) });
     }
 
     /// Sets a record in `Space::Meta`.
@@ -287,16 +308,15 @@ impl Batch<'_> {
 
     /// Removes a key.
     pub fn remove(&mut self, space: Space, key: &[u8]) {
-        self.inner.remove(self.db.space(space), key);
-        self.empty = false;
+        self.changes.push(Change { space, key: key.to_vec(), value: None });
     }
 
     /// Commits; see the module's header for what that means.
     pub fn commit(self) -> DbResult<()> {
-        if self.empty {
+        if self.changes.is_empty() {
             return Ok(());
         }
-        self.inner.commit()?;
+        self.db.backend.commit(self.changes)?;
         self.db.syncer.unsynced.store(true, Ordering::SeqCst);
         self.db.hold_back();
         Ok(())
@@ -324,4 +344,36 @@ pub fn encode<T: serde::Serialize>(record: &T) -> Vec<u8> {
 /// Decodes a record.
 pub fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> DbResult<T> {
     postcard::from_bytes(bytes).map_err(|e| DbError::Corrupt(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::MasterKey;
+
+    #[test]
+    fn a_snapshot_stays_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([3; 32])));
+        let db = Db::open(dir.path(), keys, Env::seeded(1)).unwrap();
+        let set = |key: &[u8], value: &[u8]| {
+            let mut batch = db.batch();
+            batch.put(Space::Meta, key, value);
+            batch.commit().unwrap();
+        };
+        set(b"ka", b"1");
+        let before = db.snapshot();
+        set(b"ka", b"2");
+        set(b"kb", b"3");
+        let mut seen = Vec::new();
+        before
+            .scan(b"k", b"k", |key, value| {
+                seen.push((key.to_vec(), value));
+                Ok(true)
+            })
+            .unwrap();
+        assert_eq!(seen, [(b"ka".to_vec(), b"1".to_vec())]);
+        assert_eq!(before.get(Space::Meta, b"kb").unwrap(), None);
+        assert_eq!(db.get(Space::Meta, b"ka").unwrap().as_deref(), Some(&b"2"[..]));
+    }
 }

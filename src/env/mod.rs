@@ -1,8 +1,11 @@
-//! What the machine offers that a test must be able to replace: wall time and randomness.
+//! What the machine offers that a test must be able to replace: wall time, randomness,
+//! tasks and threads.
 //!
 //! Nothing else in the crate calls `SystemTime::now`, `Instant::now` or a random
 //! source (clippy's `disallowed-methods` says so). Deadlines use `tokio::time`, which
 //! tests pause.
+
+pub mod tasks;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
+
+use self::tasks::{SystemTasks, Task, Tasks};
 
 /// Wall-clock time.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -24,24 +29,42 @@ pub trait Random: Send + Sync + fmt::Debug {
     fn fill(&self, out: &mut [u8]);
 }
 
-/// The two, as they are passed around.
+/// All of it, as it is passed around.
 #[derive(Clone, Debug)]
 pub struct Env {
     /// Wall time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Work beside the caller.
+    pub tasks: Arc<dyn Tasks>,
 }
 
 impl Env {
     /// The machine's own clock and random source.
     pub fn system() -> Self {
-        Self { clock: Arc::new(SystemClock), random: Arc::new(OsRandom(SystemRandom::new())) }
+        Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(OsRandom(SystemRandom::new())),
+            tasks: Arc::new(SystemTasks),
+        }
     }
 
     /// A clock that stands still and a seeded generator: for tests only.
     pub fn seeded(seed: u64) -> Self {
-        Self { clock: Arc::new(FixedClock::default()), random: Arc::new(SeededRandom::new(seed)) }
+        Self {
+            clock: Arc::new(FixedClock::default()),
+            random: Arc::new(SeededRandom::new(seed)),
+            tasks: Arc::new(SystemTasks),
+        }
+    }
+
+    /// Runs `future` as a task of its own. Must be called in a tokio runtime.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
+        tasks::spawn(&*self.tasks, future)
     }
 
     /// Milliseconds since the Unix epoch; 0 for a clock set before it.

@@ -12,7 +12,7 @@
 //! * Once a read has been held, nothing is fetched ahead of its reader any more: nobody is
 //!   asked to vote about what nobody reads.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -56,9 +56,9 @@ impl HeldPut {
 /// What waits for votes.
 #[derive(Default)]
 pub(super) struct Approvals {
-    files: Mutex<HashMap<Ino, Arc<Hold>>>,
-    puts: Mutex<HashMap<Ino, HashMap<Slot, HeldPut>>>,
-    failed: Mutex<HashMap<Ino, (Instant, VfsError)>>,
+    files: Mutex<BTreeMap<Ino, Arc<Hold>>>,
+    puts: Mutex<BTreeMap<Ino, BTreeMap<Slot, HeldPut>>>,
+    failed: Mutex<BTreeMap<Ino, (Instant, VfsError)>>,
     reads_are_held: AtomicBool,
 }
 
@@ -254,7 +254,7 @@ impl Vfs {
         }
         // Goes on by itself: a segment that is on its way is not cut off.
         let this = self.clone();
-        let mut publishing = tokio::spawn(async move { this.publish_now().await });
+        let mut publishing = self.env.spawn(async move { this.publish_now().await });
         loop {
             if let Ok(done) = timeout(LOOK_AT_HOLD, &mut publishing).await {
                 return done.unwrap_or_else(|_| Err(VfsError::Closing { what: "catalog".into() }));

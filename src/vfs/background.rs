@@ -1,7 +1,7 @@
 //! What runs beside the operations: uploads, publishing, looking for others' changes,
 //! bringing the service's names in line, deleting what is due.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -74,12 +74,13 @@ enum Deletion {
 impl Vfs {
     pub(super) fn start_background(self: &Arc<Self>) {
         let Some(runtime) = self.runtime.get() else { return };
+        let _within = runtime.enter();
         let tasks = [
-            runtime.spawn(self.clone().run_uploads()),
-            runtime.spawn(self.clone().run_publisher()),
-            runtime.spawn(self.clone().run_looks()),
-            runtime.spawn(self.clone().run_ticks()),
-            runtime.spawn(self.clone().run_housekeeping()),
+            self.env.spawn(self.clone().run_uploads()),
+            self.env.spawn(self.clone().run_publisher()),
+            self.env.spawn(self.clone().run_looks()),
+            self.env.spawn(self.clone().run_ticks()),
+            self.env.spawn(self.clone().run_housekeeping()),
         ];
         self.tasks.lock().extend(tasks);
     }
@@ -269,13 +270,13 @@ impl Vfs {
         let (shared, alone): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|(_, garbage)| garbage.family.is_some());
         let deletions = stream::iter(alone).map(|(key, garbage)| async move {
-            let unshared = HashSet::new();
+            let unshared = BTreeSet::new();
             self.delete(&key, &garbage, &unshared).await
         });
         let mut deletions = deletions.buffer_unordered(DELETIONS_AT_ONCE);
         while let Some(()) = deletions.try_next().await? {}
         // Only what a living file uses can be shared anew, and that is not due.
-        let (mut looked_at, mut used) = (None, HashSet::new());
+        let (mut looked_at, mut used) = (None, BTreeSet::new());
         for (key, garbage) in shared {
             if let Some(family) = garbage.family
                 && looked_at != Some(family)
@@ -299,7 +300,7 @@ impl Vfs {
         Ok(false)
     }
 
-    async fn delete(&self, key: &[u8], garbage: &Garbage, used: &HashSet<Token>) -> VfsResult<()> {
+    async fn delete(&self, key: &[u8], garbage: &Garbage, used: &BTreeSet<Token>) -> VfsResult<()> {
         let token = &garbage.token;
         let mut batch = self.tree.db().batch();
         batch.remove(Space::Meta, key);
@@ -338,14 +339,14 @@ impl Vfs {
     }
 
     /// The parts that living files of a family name.
-    async fn parts_in_use(&self, family: Ino) -> VfsResult<HashSet<Token>> {
+    async fn parts_in_use(&self, family: Ino) -> VfsResult<BTreeSet<Token>> {
         let mut members = vec![family];
         let prefix = keys::members(family);
         self.tree.db().scan(&prefix, &prefix, |key, _| {
             members.push(keys::number(key, 9));
             Ok(true)
         })?;
-        let mut used = HashSet::new();
+        let mut used = BTreeSet::new();
         for ino in members {
             let Some(inode) = self.tree.find_inode(ino)? else { continue };
             if inode.local.nlink == 0 {
@@ -360,7 +361,7 @@ impl Vfs {
     }
 
     /// False if some could not be deleted yet.
-    async fn delete_parts(&self, garbage: &Garbage, used: &HashSet<Token>) -> VfsResult<bool> {
+    async fn delete_parts(&self, garbage: &Garbage, used: &BTreeSet<Token>) -> VfsResult<bool> {
         let parts = match self.fetcher.fetch(&garbage.token).await {
             Ok(fetched) => Manifest::from_bytes(&fetched.plain.unwrap_or_default())
                 .map(|m| m.parts)
@@ -376,7 +377,7 @@ impl Vfs {
             Err(error) => return Err(VfsError::from_fetch(garbage.token.as_str(), error)),
         };
         // A part of zeros may be there many times.
-        let once: HashSet<_> = parts.iter().filter(|part| !used.contains(*part)).collect();
+        let once: BTreeSet<_> = parts.iter().filter(|part| !used.contains(*part)).collect();
         for part in once {
             if self.delete_token(part).await? == Deletion::Held {
                 return Ok(false);

@@ -1,7 +1,7 @@
 //! The end of an upload: a version that the vault has becomes the file's content; and the
 //! record of parts that have been sent and are not committed yet.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Ino;
 use super::Vfs;
@@ -184,7 +184,7 @@ impl Vfs {
         })?;
         // Parts that an earlier process sent: whether they still match is not known.
         let mut batch = self.tree.db().batch();
-        let mut gone = HashSet::new();
+        let mut gone = BTreeSet::new();
         for (key, token) in stale {
             batch.remove(Space::Meta, &key);
             if !gone.contains(&token) {

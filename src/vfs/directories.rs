@@ -9,7 +9,7 @@
 //! * What is listed while something of this machine changes at the service may be older than
 //!   that change: it is not taken in, and listed again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -74,7 +74,7 @@ struct Service {
     register: bool,
 }
 
-type Folders = HashMap<Ino, DirectoryInfo>;
+type Folders = BTreeMap<Ino, DirectoryInfo>;
 
 #[derive(Default)]
 struct Known {
@@ -149,7 +149,7 @@ impl Vfs {
         let (before, held) = {
             let known = table.known.lock();
             let held = known.folders.iter().map(|(ino, info)| (info.id.clone(), *ino));
-            (known.changes, held.collect::<HashMap<_, _>>())
+            (known.changes, held.collect::<BTreeMap<_, _>>())
         };
         let listed = self.in_time("directories", service.calls.list()).await?;
         let mut stale = Vec::new();
@@ -176,13 +176,13 @@ impl Vfs {
     fn place_directories(
         &self,
         mut listed: Vec<DirectoryInfo>,
-        held: &HashMap<String, Ino>,
+        held: &BTreeMap<String, Ino>,
         stale: &mut Vec<Stale>,
     ) -> VfsResult<Folders> {
         listed.sort_by_cached_key(|info| {
             (!held.contains_key(&info.id), info.created, info.id.clone())
         });
-        let (mut folders, mut taken) = (Folders::new(), HashSet::new());
+        let (mut folders, mut taken) = (Folders::new(), BTreeSet::new());
         for info in listed {
             match self.place_directory(&info, held.get(&info.id).copied(), &taken, stale)? {
                 Some(ino) => {
@@ -199,7 +199,7 @@ impl Vfs {
         &self,
         info: &DirectoryInfo,
         before: Option<Ino>,
-        except: &HashSet<Ino>,
+        except: &BTreeSet<Ino>,
         stale: &mut Vec<Stale>,
     ) -> VfsResult<Option<Ino>> {
         let created = Time::from(info.created.unwrap_or(UNIX_EPOCH));
@@ -324,7 +324,7 @@ impl Vfs {
             let same = known.folders.iter().find(|(_, found)| found.id == info.id);
             let before = same.map(|(ino, _)| *ino);
             let others = known.folders.keys().copied().filter(|ino| Some(*ino) != before);
-            (others.collect::<HashSet<_>>(), before)
+            (others.collect::<BTreeSet<_>>(), before)
         };
         let owner = Owner { uid: caller.uid, gid: caller.gid };
         let created = Time::from(info.created.unwrap_or(UNIX_EPOCH));

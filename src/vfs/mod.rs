@@ -28,7 +28,7 @@ mod upload;
 mod writeback;
 mod xattrs;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -53,6 +53,7 @@ use crate::content::staging::Staging;
 use crate::crypto::{LocalKeys, MasterKey, PayloadCipher};
 use crate::db::Db;
 use crate::env::Env;
+use crate::env::tasks::Task;
 use crate::store::Store;
 
 pub use directories::{Directories, DirectoryInfo};
@@ -140,8 +141,8 @@ pub struct Vfs {
     staging: Arc<Staging>,
     fetcher: Arc<Fetcher>,
     cache: Arc<Cache>,
-    bodies: Mutex<HashMap<Ino, Arc<Body>>>,
-    handles: RwLock<HashMap<u64, Arc<Handle>>>,
+    bodies: Mutex<BTreeMap<Ino, Arc<Body>>>,
+    handles: RwLock<BTreeMap<u64, Arc<Handle>>>,
     next_handle: AtomicU64,
     /// How often a content was loaded.
     loads: AtomicU64,
@@ -161,7 +162,7 @@ pub struct Vfs {
     runtime: OnceLock<Runtime>,
     invalidate: OnceLock<Invalidate>,
     closing: AtomicBool,
-    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    tasks: Mutex<Vec<Task<()>>>,
     counters: status::Counters,
     approvals: approval::Approvals,
     directories: directories::Table,
@@ -169,7 +170,7 @@ pub struct Vfs {
     /// Invalidations met inside operations, announced from the background.
     pending_stale: Mutex<Vec<Stale>>,
     /// Removed directories, links and devices that the kernel has not let go of.
-    nameless: Mutex<HashSet<Ino>>,
+    nameless: Mutex<BTreeSet<Ino>>,
 }
 
 impl std::fmt::Debug for Vfs {
@@ -214,7 +215,8 @@ impl Vfs {
         // A quarter of the memory keeps plaintexts, the rest is for payloads under way, half
         // of it in each direction.
         let (keep, budget) = (config.memory / 4, config.memory / 8 * 3);
-        let fetcher = Fetcher::new(store.clone(), cipher.clone(), cache.clone(), keep, budget);
+        let fetcher =
+            Fetcher::new(store.clone(), cipher.clone(), cache.clone(), keep, budget, env.clone());
         let remote = Remote::new(tree.clone(), store, cipher, keys, env.clone(), paths);
         let parallel = config.parallel.max(1);
         let vfs = Arc::new(Self {
@@ -223,8 +225,8 @@ impl Vfs {
             staging,
             fetcher: Arc::new(fetcher),
             cache,
-            bodies: Mutex::new(HashMap::new()),
-            handles: RwLock::new(HashMap::new()),
+            bodies: Mutex::new(BTreeMap::new()),
+            handles: RwLock::new(BTreeMap::new()),
             next_handle: AtomicU64::new(1),
             loads: AtomicU64::new(1),
             loading: [const { Mutex::new(()) }; LOADING],
@@ -245,7 +247,7 @@ impl Vfs {
             directories: directories::Table::default(),
             parts: base::PartTable::default(),
             pending_stale: Mutex::new(Vec::new()),
-            nameless: Mutex::new(HashSet::new()),
+            nameless: Mutex::new(BTreeSet::new()),
             env,
             config,
         });
@@ -327,7 +329,9 @@ impl Vfs {
     /// Runs a task in the background, if the drive has been started.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = self.runtime.get() {
-            drop(runtime.spawn(task));
+            // Operations come from threads of the kernel binding too.
+            let _within = runtime.enter();
+            drop(self.env.spawn(task));
         }
     }
 }

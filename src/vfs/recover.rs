@@ -1,6 +1,6 @@
 //! The local record of content that waits for the vault, and picking it up again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -145,7 +145,7 @@ impl Vfs {
             found.push((key.to_vec(), decode::<String>(&value)?));
             Ok(true)
         })?;
-        let mut named = HashSet::new();
+        let mut named = BTreeSet::new();
         let mut batch = self.tree.db().batch();
         for (key, name) in found {
             let inode = self.tree.find_inode(keys::number(&key, 1))?;

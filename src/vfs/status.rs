@@ -1,6 +1,6 @@
 //! Figures for a person, a script and `statfs`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -69,9 +69,9 @@ pub(super) struct Inner {
     pub(super) last_miss_ms: AtomicU64,
     /// Whether this process has heard what other machines did.
     pub(super) looked: AtomicBool,
-    pub(super) prefetching: Mutex<HashSet<Ino>>,
-    failures: Mutex<HashMap<Ino, VfsError>>,
-    marks: Mutex<HashSet<String>>,
+    pub(super) prefetching: Mutex<BTreeSet<Ino>>,
+    failures: Mutex<BTreeMap<Ino, VfsError>>,
+    marks: Mutex<BTreeSet<String>>,
     catalog: Mutex<Option<String>>,
     sums: Mutex<Option<(u64, u64, u64)>>,
     now: Option<Env>,
@@ -135,7 +135,7 @@ impl Inner {
         self.failures.lock().values().next().cloned()
     }
 
-    pub(super) fn live_marks(&self) -> HashSet<String> {
+    pub(super) fn live_marks(&self) -> BTreeSet<String> {
         self.marks.lock().clone()
     }
 

@@ -186,7 +186,7 @@ impl Vfs {
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for task in tasks {
             task.abort();
-            drop(task.await);
+            let _ended = task.await;
         }
         (report.files_left, report.bytes_left) = self.left();
         report.records_left = self.remote.outbox_len(u64::MAX).unwrap_or(0);

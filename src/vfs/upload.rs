@@ -10,7 +10,7 @@
 //! * Writes that came after the snapshot stay: the overlay is dropped only where nothing
 //!   changed since.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -550,7 +550,7 @@ impl Vfs {
                 (_, None) => {}
             }
         }
-        let used: HashSet<_> = parts.iter().collect();
+        let used: BTreeSet<_> = parts.iter().collect();
         replaced.retain(|token| !used.contains(token));
         let manifest = Manifest::new(snapshot.size, part_size, parts.clone());
         let sealed = self.remote.cipher.seal(&manifest.to_bytes());

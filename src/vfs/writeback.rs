@@ -5,7 +5,7 @@
 //! goes when it has been quiet for [`QUIET`] or dirty for [`DIRTY_MAX`]; a large one that
 //! is still being written sends its finished parts early. `sync` makes everything due.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -48,11 +48,11 @@ struct Waiting {
 
 #[derive(Default, Debug)]
 struct Table {
-    files: HashMap<Ino, Waiting>,
+    files: BTreeMap<Ino, Waiting>,
     /// Bytes of `files`.
     bytes: u64,
     order: BTreeSet<(Instant, Ino)>,
-    running: HashMap<Ino, u64>,
+    running: BTreeMap<Ino, u64>,
 }
 
 /// The files that wait for the vault.
@@ -251,15 +251,16 @@ impl Vfs {
             match self.queue.next() {
                 Ok((ino, waiting)) => {
                     let this = self.clone();
-                    tokio::spawn(async move {
+                    drop(self.env.spawn(async move {
                         this.upload_one(ino, waiting).await;
                         drop(permit);
-                    });
+                    }));
                 }
                 Err(due) => {
                     drop(permit);
                     let far = Instant::now() + Duration::from_secs(3600);
                     tokio::select! {
+                        biased;
                         () = woken => {}
                         () = tokio::time::sleep_until(due.unwrap_or(far)) => {}
                     }

@@ -34,7 +34,6 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -47,6 +46,7 @@ use self::root::Root;
 use super::blob::{BLOCK, Blob, BlobError};
 use crate::crypto::LocalKeys;
 use crate::env::Env;
+use crate::env::tasks::Thread;
 
 /// Where the cache is, and how much it may hold.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ impl Tick {
 /// The cache. See the module's header.
 pub struct Cache {
     inner: Arc<Inner>,
-    scan: Mutex<Option<JoinHandle<()>>>,
+    scan: Mutex<Option<Thread>>,
 }
 
 struct Inner {
@@ -142,7 +142,7 @@ impl Cache {
             closing: AtomicBool::new(false),
         });
         let scanner = inner.clone();
-        let thread = thread::Builder::new().name("cache-scan".into()).spawn(move || scanner.scan());
+        let thread = inner.env.tasks.thread("cache-scan", Box::new(move || scanner.scan()));
         let scan = thread.inspect_err(|_| inner.scan()).ok();
         Ok(Self { inner, scan: Mutex::new(scan) })
     }
@@ -270,7 +270,7 @@ impl Cache {
     #[cfg(test)]
     fn wait_scanned(&self) {
         if let Some(scan) = self.scan.lock().take() {
-            scan.join().unwrap();
+            scan.join();
         }
     }
 }
@@ -279,7 +279,7 @@ impl Drop for Cache {
     fn drop(&mut self) {
         self.inner.closing.store(true, Ordering::Release);
         if let Some(scan) = self.scan.lock().take() {
-            let _ = scan.join();
+            scan.join();
         }
         self.inner.packs.close();
     }
