@@ -246,6 +246,19 @@ impl Vfs {
         }
     }
 
+    /// Writes a checkpoint of what this machine has applied, due or not: for the simulator.
+    #[cfg(feature = "proof")]
+    pub async fn checkpoint_now(&self) -> VfsResult<bool> {
+        let _one = self.publishing.lock().await;
+        Ok(self.remote.checkpoint().await?)
+    }
+
+    /// Takes in what others have published, now: for the simulator.
+    #[cfg(feature = "proof")]
+    pub async fn look_now(&self) -> VfsResult<()> {
+        self.look().await
+    }
+
     /// Deletes tokens whose time has come, once no unpublished record may still need them:
     /// none needs what the catalog itself has done with.
     pub(super) async fn delete_due(&self) -> VfsResult<()> {

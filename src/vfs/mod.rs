@@ -189,13 +189,25 @@ impl Vfs {
         env: Env,
     ) -> VfsResult<Arc<Self>> {
         let keys = Arc::new(LocalKeys::new(&key));
-        let paths = Paths::new(&key.key_id());
-        let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
         let local = |why: String| VfsError::Local { what: "state directory".into(), why };
         std::fs::create_dir_all(&config.state_dir)
             .map_err(|e| local(format!("{}: {e}", config.state_dir.display())))?;
-        let db = Db::open(&config.state_dir.join("catalog"), keys.clone(), env.clone())?;
-        let db = Arc::new(db);
+        let db = Db::open(&config.state_dir.join("catalog"), keys, env.clone())?;
+        Self::open_over(config, store, key, env, Arc::new(db)).await
+    }
+
+    /// As [`Vfs::open`], over a local database that is open already; its values are sealed
+    /// with the same key.
+    pub async fn open_over(
+        config: VfsConfig,
+        store: Arc<dyn Store>,
+        key: MasterKey,
+        env: Env,
+        db: Arc<Db>,
+    ) -> VfsResult<Arc<Self>> {
+        let keys = Arc::new(LocalKeys::new(&key));
+        let paths = Paths::new(&key.key_id());
+        let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
         let (uid, gid) = (config.default_uid, config.default_gid);
         let tree = Arc::new(Tree::open(db.clone(), keys.clone(), env.clone(), uid, gid)?);
         let staging_dir = config.state_dir.join("staging");
