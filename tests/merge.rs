@@ -126,7 +126,7 @@ impl Machine {
         let key = MasterKey::from_bytes([5; 32]);
         let keys = Arc::new(LocalKeys::new(&key));
         let random = Arc::new(SeededRandom::new(number));
-        let env = Env { clock: clock.clone(), random };
+        let env = Env { clock: clock.clone(), random, ..Env::system() };
         let db = Arc::new(Db::open(&dir.path().join("db"), keys.clone(), env.clone()).unwrap());
         let tree = Arc::new(Tree::open(db, keys.clone(), env.clone(), 0, 0).unwrap());
         let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
@@ -504,7 +504,7 @@ fn a_removal_is_forgotten_after_its_time() {
     now(machine.remote.checkpoint()).unwrap();
     assert_eq!(machine.remote.forget_old(0).unwrap(), 0);
     let horizon = |days: u32| {
-        let env = Env { clock: clock.clone(), random: Arc::new(SeededRandom::new(1)) };
+        let env = Env { clock: clock.clone(), ..Env::seeded(1) };
         env.millis() - day.as_millis() as u64 * u64::from(days)
     };
     assert_eq!(machine.remote.forget_old(horizon(90)).unwrap(), 0, "too early");

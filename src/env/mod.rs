@@ -4,12 +4,16 @@
 //! source (clippy's `disallowed-methods` says so). Deadlines use `tokio::time`, which
 //! tests pause.
 
+pub mod disk;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
+
+use self::disk::{Disk, SystemDisk};
 
 /// Wall-clock time.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -24,24 +28,29 @@ pub trait Random: Send + Sync + fmt::Debug {
     fn fill(&self, out: &mut [u8]);
 }
 
-/// The two, as they are passed around.
+/// All of it, as it is passed around.
 #[derive(Clone, Debug)]
 pub struct Env {
     /// Wall time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Local files.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Env {
-    /// The machine's own clock and random source.
+    /// The machine's own clock, random source and disk.
     pub fn system() -> Self {
-        Self { clock: Arc::new(SystemClock), random: Arc::new(OsRandom(SystemRandom::new())) }
+        let random = Arc::new(OsRandom(SystemRandom::new()));
+        Self { clock: Arc::new(SystemClock), random, disk: Arc::new(SystemDisk) }
     }
 
-    /// A clock that stands still and a seeded generator: for tests only.
+    /// A clock that stands still and a seeded generator, on the machine's disk: for tests
+    /// only.
     pub fn seeded(seed: u64) -> Self {
-        Self { clock: Arc::new(FixedClock::default()), random: Arc::new(SeededRandom::new(seed)) }
+        let (clock, random) = (FixedClock::default(), SeededRandom::new(seed));
+        Self { clock: Arc::new(clock), random: Arc::new(random), disk: Arc::new(SystemDisk) }
     }
 
     /// Milliseconds since the Unix epoch; 0 for a clock set before it.
