@@ -1,10 +1,11 @@
 //! What the machine offers that a test must be able to replace: wall time, randomness,
-//! tasks and threads.
+//! tasks and threads, the local disk.
 //!
 //! Nothing else in the crate calls `SystemTime::now`, `Instant::now` or a random
 //! source (clippy's `disallowed-methods` says so). Deadlines use `tokio::time`, which
 //! tests pause.
 
+pub mod disk;
 pub mod tasks;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
+use self::disk::{Disk, SystemDisk};
 use self::tasks::{SystemTasks, Task, Tasks};
 
 /// Wall-clock time.
@@ -36,26 +38,31 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Local files.
+    pub disk: Arc<dyn Disk>,
     /// Work beside the caller.
     pub tasks: Arc<dyn Tasks>,
 }
 
 impl Env {
-    /// The machine's own clock and random source.
+    /// The machine's own clock, random source and disk.
     pub fn system() -> Self {
         Self {
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom(SystemRandom::new())),
             tasks: Arc::new(SystemTasks),
+            disk: Arc::new(SystemDisk),
         }
     }
 
-    /// A clock that stands still and a seeded generator: for tests only.
+    /// A clock that stands still and a seeded generator, on the machine's disk: for tests
+    /// only.
     pub fn seeded(seed: u64) -> Self {
         Self {
             clock: Arc::new(FixedClock::default()),
             random: Arc::new(SeededRandom::new(seed)),
             tasks: Arc::new(SystemTasks),
+            disk: Arc::new(SystemDisk),
         }
     }
 
