@@ -28,8 +28,8 @@ struct State {
     now: Pairs,
     /// As of the last sync.
     durable: Pairs,
-    /// Commits since, each with the moment it was made.
-    unsynced: Vec<(u64, Vec<Change>)>,
+    /// Commits since.
+    unsynced: Vec<Vec<Change>>,
 }
 
 impl LocalDisk {
@@ -50,21 +50,15 @@ impl LocalDisk {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.unsynced.truncate(keep);
-        for (_, changes) in std::mem::take(&mut state.unsynced) {
+        for changes in std::mem::take(&mut state.unsynced) {
             apply(&mut state.durable, changes);
         }
         state.now = state.durable.clone();
     }
 
-    /// The same, by moment: keeps what was committed before it.
-    pub fn power_cut_at(&self, moment: u64) {
-        let keep = self.state.lock().unsynced.iter().filter(|(at, _)| *at < moment).count();
-        self.power_cut(keep);
-    }
-
-    /// Opens it for a process; `moment` counts what happens on the machine's disks.
-    pub fn open(&self, process: Arc<Process>, moment: Arc<dyn Fn() -> u64 + Send + Sync>, hook: Hook) -> Arc<Open> {
-        Arc::new(Open { state: self.state.clone(), process, moment, hook })
+    /// Opens it for a process.
+    pub fn open(&self, process: Arc<Process>, hook: Hook) -> Arc<Open> {
+        Arc::new(Open { state: self.state.clone(), process, hook })
     }
 }
 
@@ -81,7 +75,6 @@ fn apply(pairs: &mut Pairs, changes: Vec<Change>) {
 pub struct Open {
     state: Arc<Mutex<State>>,
     process: Arc<Process>,
-    moment: Arc<dyn Fn() -> u64 + Send + Sync>,
     hook: Hook,
 }
 
@@ -155,7 +148,7 @@ impl Backend for Open {
         }
         let mut state = self.state.lock();
         apply(&mut state.now, changes.clone());
-        state.unsynced.push(((self.moment)(), changes));
+        state.unsynced.push(changes);
         Ok(())
     }
 
@@ -165,7 +158,7 @@ impl Backend for Open {
         }
         let mut state = self.state.lock();
         let state = &mut *state;
-        for (_, changes) in std::mem::take(&mut state.unsynced) {
+        for changes in std::mem::take(&mut state.unsynced) {
             apply(&mut state.durable, changes);
         }
         Ok(())
@@ -221,7 +214,7 @@ mod tests {
     #[test]
     fn a_power_cut_keeps_what_was_synced_and_a_prefix() {
         let disk = LocalDisk::default();
-        let open = disk.open(Process::new(0, 1), Arc::new(|| 0), Arc::new(|| true));
+        let open = disk.open(Process::new(0, 1), Arc::new(|| true));
         set(&open, "a", Some("1"));
         open.sync().unwrap();
         set(&open, "a", Some("2"));
@@ -238,7 +231,7 @@ mod tests {
     fn a_dead_process_changes_nothing() {
         let disk = LocalDisk::default();
         let process = Process::new(0, 1);
-        let open = disk.open(process.clone(), Arc::new(|| 0), Arc::new(|| true));
+        let open = disk.open(process.clone(), Arc::new(|| true));
         process.kill();
         assert!(open.commit(Vec::new()).is_err() && open.sync().is_err());
     }
