@@ -191,7 +191,8 @@ impl Vfs {
         let paths = Paths::new(&key.key_id());
         let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
         let local = |why: String| VfsError::Local { what: "state directory".into(), why };
-        std::fs::create_dir_all(&config.state_dir)
+        env.disk
+            .create_dir_all(&config.state_dir)
             .map_err(|e| local(format!("{}: {e}", config.state_dir.display())))?;
         let db = Db::open(&config.state_dir.join("catalog"), keys.clone(), env.clone())?;
         let db = Arc::new(db);
