@@ -293,12 +293,68 @@ fn nobody_reaches_over_a_parent() {
     let wrong: Vec<_> = sources()
         .into_iter()
         .filter(|(_, text)| {
-            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            let code = without_tests(text);
             tokens(&code_only(code)).windows(3).any(|found| found == ["super", "::", "super"])
         })
         .map(|(path, _)| path)
         .collect();
     assert_eq!(wrong, [] as [PathBuf; 0]);
+}
+
+/// What stands before the test module inside a file.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
+}
+
+/// The layers below the kernel binding, whose files a test must be able to replace. (The
+/// local database names its folder only; the crate beneath it opens the files.)
+const ON_THE_DISK_OF_ENV: [&str; 5] = ["vfs", "catalog", "content", "store", "db"];
+
+/// Whether code reaches local files by itself: the standard library's, tokio's and rustix's
+/// modules are all called `fs`, and a `Path` has a few calls of its own.
+fn reaches_files(code: &str) -> bool {
+    let words = tokens(&code_only(code));
+    let of_a_path = ["exists", "try_exists", "metadata", "symlink_metadata", "canonicalize"];
+    words.iter().any(|word| ["fs", "OpenOptions", "DirBuilder"].contains(&word.as_str()))
+        || words.windows(2).any(|pair| pair == ["File", "::"])
+        || words
+            .windows(3)
+            .any(|call| call[0] == "." && of_a_path.contains(&call[1].as_str()) && call[2] == "(")
+}
+
+#[test]
+fn layers_below_the_kernel_binding_reach_files_through_the_disk_of_env() {
+    let below = |path: &Path| {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        module_of(path).is_some_and(|module| ON_THE_DISK_OF_ENV.contains(&module.as_str()))
+            && name != "tests"
+    };
+    let wrong: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, text)| below(path) && reaches_files(without_tests(text)))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(wrong, [] as [PathBuf; 0]);
+}
+
+#[test]
+fn every_way_to_a_file_is_recognized() {
+    let ways = [
+        "use std::fs::File;",
+        "use std::{fs, io};",
+        "use std::os::unix::fs::MetadataExt;",
+        "let text = tokio::fs::read(path).await;",
+        "rustix::fs::statvfs(dir)?",
+        "let file = File::open(path)?;",
+        "OpenOptions::new().read(true)",
+        "if path.exists() {",
+    ];
+    for way in ways {
+        assert!(reaches_files(way), "{way}");
+    }
+    for other in ["// std::fs", "Kind::File => \"fs\"", "self.env.disk.read(path)", "xfs::f()"] {
+        assert!(!reaches_files(other), "{other}");
+    }
 }
 
 #[test]

@@ -34,17 +34,13 @@ mod presence;
 mod scratch;
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{FallocateFlags, SeekFrom};
-use rustix::io::Errno;
 
 use self::layout::{
     BINDING_AT, HEADER, Header, JOURNAL, JOURNAL_HEAD, JOURNAL_RECORDS, MAX_BLOCKS, RECORD, RUN,
@@ -53,6 +49,7 @@ use self::layout::{
 pub use self::presence::Presence;
 use self::scratch::Scratch;
 use crate::crypto::{IV_LEN, LocalKeys, RecordKey, TAG_LEN};
+use crate::env::disk::{Disk, DiskFile};
 use crate::env::{Env, Random};
 
 /// Bytes of a block, the unit of reading and writing a blob.
@@ -97,7 +94,8 @@ pub enum BlobError {
 
 /// A file of sealed blocks. See the module's header.
 pub struct Blob {
-    file: File,
+    disk: Arc<dyn Disk>,
+    file: Arc<dyn DiskFile>,
     path: Mutex<PathBuf>,
     id: [u8; 16],
     key: RecordKey,
@@ -132,17 +130,11 @@ impl Blob {
     /// Makes a new, empty blob, readable by its owner only; fails if `path` exists.
     pub fn create(path: &Path, keys: &Arc<LocalKeys>, env: &Env) -> Result<Self, BlobError> {
         let fail = |source| io_error(path, "create", source);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(fail)?;
+        let file = env.disk.create_new(path).map_err(fail)?;
         let mut header = Header { id: [0; 16], binding: [0; 16] };
         env.random.fill(&mut header.id);
         if let Err(source) = file.write_all_at(&header.encode(), JOURNAL) {
-            let _ = fs::remove_file(path);
+            let _ = env.disk.remove_file(path);
             return Err(fail(source));
         }
         let extent = Extent { end: offset(0), journal_used: false, whole: 0 };
@@ -152,12 +144,12 @@ impl Blob {
     /// Opens a blob and repairs overwrites that the death of a process cut short.
     pub fn open(path: &Path, keys: &Arc<LocalKeys>, env: &Env) -> Result<Self, BlobError> {
         let fail = |source| io_error(path, "open", source);
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(fail)?;
+        let file = env.disk.open(path).map_err(fail)?;
         let mut header = [0; HEADER];
-        let got = read_full(&file, &mut header, JOURNAL).map_err(fail)?;
+        let got = read_full(&*file, &mut header, JOURNAL).map_err(fail)?;
         let decoded = if got < HEADER { Err("too short") } else { Header::decode(&header) };
         let header = decoded.map_err(|why| BlobError::NotABlob { path: path.to_owned(), why })?;
-        let end = file.metadata().map_err(fail)?.len();
+        let end = file.stat().map_err(fail)?.len;
         let extent = Extent { end, journal_used: false, whole: 0 };
         let blob = Self::assemble(file, path, header.id, extent, true, keys, env);
         blob.replay_journal().map_err(|source| io_error(path, "repair", source))?;
@@ -165,7 +157,7 @@ impl Blob {
     }
 
     fn assemble(
-        file: File,
+        file: Arc<dyn DiskFile>,
         path: &Path,
         id: [u8; 16],
         extent: Extent,
@@ -174,6 +166,7 @@ impl Blob {
         env: &Env,
     ) -> Self {
         Self {
+            disk: env.disk.clone(),
             file,
             path: Mutex::new(path.to_owned()),
             id,
@@ -252,9 +245,9 @@ impl Blob {
     /// The first block from `block` on that may be there: what lies in a hole of the file is
     /// absent, and need not be read to know it.
     fn behind_hole(&self, block: u64) -> u64 {
-        match rustix::fs::seek(&self.file, SeekFrom::Data(offset(block))) {
-            Ok(data) => block.max(layout::block_at(data)),
-            Err(Errno::NXIO) => u64::MAX,
+        match self.file.next_data(offset(block)) {
+            Ok(Some(data)) => block.max(layout::block_at(data)),
+            Ok(None) => u64::MAX,
             Err(_) => block,
         }
     }
@@ -309,7 +302,7 @@ impl Blob {
         // Taken first: a rename that comes while the folder is synced sets it again.
         if self.entry_unsynced.swap(false, Ordering::AcqRel) {
             let path = self.path();
-            let synced = path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all());
+            let synced = path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir));
             if let Err(source) = synced {
                 self.entry_unsynced.store(true, Ordering::Release);
                 return Err(self.io_error("sync the folder of", source));
@@ -321,8 +314,7 @@ impl Blob {
     /// Lets the kernel drop what it keeps of the file in memory: nobody is expected to read
     /// it soon. What is not on the disk yet stays.
     pub fn let_go(&self) {
-        let advice = rustix::fs::Advice::DontNeed;
-        if let Err(error) = rustix::fs::fadvise(&self.file, 0, None, advice) {
+        if let Err(error) = self.file.drop_cached() {
             tracing::debug!(%error, "pages of a staged file stay in memory");
         }
     }
@@ -336,7 +328,7 @@ impl Blob {
     /// and writers are not disturbed.
     pub fn rename_to(&self, to: &Path) -> Result<(), BlobError> {
         let mut path = self.path.lock();
-        fs::rename(&*path, to).map_err(|source| io_error(&path, "rename", source))?;
+        self.disk.rename(&path, to).map_err(|source| io_error(&path, "rename", source))?;
         to.clone_into(&mut path);
         self.entry_unsynced.store(true, Ordering::Release);
         Ok(())
@@ -346,7 +338,7 @@ impl Blob {
     /// gone already.
     pub fn unlink(&self) -> Result<(), BlobError> {
         let path = self.path();
-        match fs::remove_file(&path) {
+        match self.disk.remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(io_error(&path, "remove", source))
             }
@@ -356,8 +348,8 @@ impl Blob {
 
     /// Bytes that the file occupies on disk, as its file system counts them.
     pub fn allocated_bytes(&self) -> Result<u64, BlobError> {
-        let metadata = self.file.metadata().map_err(|source| self.io_error("stat", source))?;
-        Ok(metadata.blocks() * 512)
+        let stat = self.file.stat().map_err(|source| self.io_error("stat", source))?;
+        Ok(stat.allocated)
     }
 
     /// What a complete blob of `blocks` blocks costs on disk, with its folder entry.
@@ -378,7 +370,7 @@ impl Blob {
     pub fn is_bound_to(&self, label: &[u8]) -> Result<bool, BlobError> {
         let mut found = [0; 16];
         let _shared = self.io.read();
-        let got = read_full(&self.file, &mut found, BINDING_AT);
+        let got = read_full(&*self.file, &mut found, BINDING_AT);
         let got = got.map_err(|source| self.io_error("read the binding of", source))?;
         Ok(got == found.len() && found == self.binding(label))
     }
@@ -391,7 +383,7 @@ impl Blob {
             return Ok(());
         }
         self.forget_journal(&mut extent)
-            .and_then(|()| self.punch(0..JOURNAL))
+            .and_then(|()| self.file.punch(0..JOURNAL))
             .map_err(|source| self.io_error("punch", source))
     }
 
@@ -485,20 +477,20 @@ impl Blob {
     fn replay_journal(&self) -> io::Result<()> {
         let mut extent = self.io.write();
         let mut head = [0; JOURNAL_HEAD];
-        if read_full(&self.file, &mut head, 0)? < JOURNAL_HEAD {
+        if read_full(&*self.file, &mut head, 0)? < JOURNAL_HEAD {
             return Ok(());
         }
         let blocks = layout::journal_blocks(&head);
         let (mut record, mut text) = ([0; RECORD], [0; BLOCK]);
         for (index, block) in blocks.iter().enumerate() {
             let place = offset(*block);
-            let got = read_full(&self.file, &mut record, place)?;
+            let got = read_full(&*self.file, &mut record, place)?;
             let absent = layout::is_zero(&record[..IV_LEN.min(got)]);
             if absent || got == RECORD && self.opens(*block, &record, &mut text) {
                 continue;
             }
             let kept = (JOURNAL_HEAD + index * RECORD) as u64;
-            let got = read_full(&self.file, &mut record, kept)?;
+            let got = read_full(&*self.file, &mut record, kept)?;
             if got == RECORD && self.opens(*block, &record, &mut text) {
                 self.file.write_all_at(&record, place)?;
                 extent.end = extent.end.max(place + RECORD as u64);
@@ -513,7 +505,7 @@ impl Blob {
         let place = offset(first);
         let there = extent.end.saturating_sub(place);
         let len = usize::try_from(there).unwrap_or(usize::MAX).min(sealed.len());
-        read_full(&self.file, &mut sealed[..len], place)
+        read_full(&*self.file, &mut sealed[..len], place)
     }
 
     /// Opens a record into `text`; false if it is absent.
@@ -538,7 +530,7 @@ impl Blob {
 
     fn nonce_of(&self, block: u64) -> io::Result<[u8; IV_LEN]> {
         let mut nonce = [0; IV_LEN];
-        read_full(&self.file, &mut nonce, offset(block))?;
+        read_full(&*self.file, &mut nonce, offset(block))?;
         Ok(nonce)
     }
 
@@ -553,13 +545,13 @@ impl Blob {
         let from = layout::last_page(block);
         let mut tail = [0; RECORD];
         let tail = &mut tail[from..];
-        read_full(&self.file, tail, offset(block) + from as u64).map_err(fail)?;
+        read_full(&*self.file, tail, offset(block) + from as u64).map_err(fail)?;
         if !layout::is_zero(tail) {
             return Ok(true);
         }
         // Zeros may be ciphertext, seldom: only opening it can tell.
         let (mut record, mut text) = ([0; RECORD], [0; BLOCK]);
-        read_full(&self.file, &mut record, offset(block)).map_err(fail)?;
+        read_full(&*self.file, &mut record, offset(block)).map_err(fail)?;
         Ok(self.opens(block, &record, &mut text))
     }
 
@@ -570,19 +562,7 @@ impl Blob {
             self.file.set_len(bytes.start.min(extent.end))?;
             return self.file.set_len(extent.end);
         }
-        self.punch(bytes)
-    }
-
-    fn punch(&self, bytes: Range<u64>) -> io::Result<()> {
-        let len = bytes.end.saturating_sub(bytes.start);
-        if len == 0 {
-            return Ok(());
-        }
-        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&self.file, mode, bytes.start, len) {
-            Err(Errno::OPNOTSUPP) => write_zeros(&self.file, bytes),
-            other => Ok(other?),
-        }
+        self.file.punch(bytes)
     }
 
     fn io_error(&self, operation: &'static str, source: io::Error) -> BlobError {
@@ -599,7 +579,7 @@ fn check_aligned(len: usize) -> Result<(), BlobError> {
 }
 
 /// Reads until `out` is full or the file ends; returns how much was read.
-fn read_full(file: &File, out: &mut [u8], at: u64) -> io::Result<usize> {
+fn read_full(file: &dyn DiskFile, out: &mut [u8], at: u64) -> io::Result<usize> {
     let mut got = 0;
     while got < out.len() {
         match file.read_at(&mut out[got..], at + got as u64) {
@@ -610,18 +590,6 @@ fn read_full(file: &File, out: &mut [u8], at: u64) -> io::Result<usize> {
         }
     }
     Ok(got)
-}
-
-/// For file systems without holes.
-fn write_zeros(file: &File, bytes: Range<u64>) -> io::Result<()> {
-    let zeros = [0; 1 << 16];
-    let mut at = bytes.start;
-    while at < bytes.end {
-        let len = (bytes.end - at).min(zeros.len() as u64);
-        file.write_all_at(&zeros[..len as usize], at)?;
-        at += len;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,11 @@
 //! * [`Staging::sync_written`] runs before each sync of the local journal, so a record
 //!   never reaches the disk before the content it speaks of.
 
+<<<<<<< HEAD
 use std::collections::{BTreeSet, HashMap};
+=======
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+>>>>>>> disk
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,7 +81,8 @@ pub struct Staging {
     limit: u64,
     used: AtomicU64,
     held: Mutex<HashMap<Held, u64>>,
-    written: Mutex<HashMap<String, Arc<Blob>>>,
+    /// By name: they are synced in an order that follows from the names alone.
+    written: Mutex<BTreeMap<String, Arc<Blob>>>,
 }
 
 impl std::fmt::Debug for Staging {
@@ -94,11 +99,8 @@ impl Staging {
         env: Env,
         limit: u64,
     ) -> Result<Self, StagingError> {
-        use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
+        env.disk
+            .create_dir_all(&dir)
             .map_err(|source| StagingError::Dir { path: dir.clone(), source })?;
         let (held, written) = (Mutex::default(), Mutex::default());
         Ok(Self { dir, keys, env, limit, used: AtomicU64::new(0), held, written })
@@ -123,7 +125,7 @@ impl Staging {
     /// Deletes a blob.
     pub fn remove(&self, name: &str) {
         self.release(name);
-        drop(std::fs::remove_file(self.path(name)));
+        drop(self.env.disk.remove_file(&self.path(name)));
     }
 
     /// Forgets a blob that has been moved elsewhere.
@@ -148,15 +150,19 @@ impl Staging {
 
     /// Bytes of the disk that may still be staged.
     pub fn free(&self) -> u64 {
-        let Ok(disk) = rustix::fs::statvfs(&self.dir) else { return u64::MAX };
-        let all = disk.f_blocks.saturating_mul(disk.f_frsize);
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        free.saturating_sub(KEPT_FREE.min(all / KEPT_PART))
+        let Ok(disk) = self.env.disk.space(&self.dir) else { return u64::MAX };
+        disk.free.saturating_sub(KEPT_FREE.min(disk.total / KEPT_PART))
     }
 
     /// Counts the bytes that a blob holds now.
     pub fn hold_blob(&self, name: &str, bytes: u64) {
         self.hold(Held::blob(name), bytes);
+    }
+
+    /// Counts what a blob of an earlier run occupies on the disk, without opening it.
+    pub fn recount_blob(&self, name: &str) {
+        let found = self.env.disk.stat(&self.path(name));
+        self.hold_blob(name, found.map_or(0, |file| file.allocated));
     }
 
     /// Counts the bytes that something holds now; none: it is gone.
@@ -207,11 +213,18 @@ impl Staging {
 
     /// Deletes files that the local database does not name.
     pub fn sweep(&self, named: &BTreeSet<String>) {
+<<<<<<< HEAD
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
             let known = entry.file_name().to_str().is_some_and(|name| named.contains(name));
             if !known {
                 drop(std::fs::remove_file(entry.path()));
+=======
+        let Ok(names) = self.env.disk.read_dir(&self.dir) else { return };
+        for name in names {
+            if !name.to_str().is_some_and(|name| named.contains(name)) {
+                drop(self.env.disk.remove_file(&self.dir.join(name)));
+>>>>>>> disk
             }
         }
     }

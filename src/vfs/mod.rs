@@ -190,7 +190,8 @@ impl Vfs {
     ) -> VfsResult<Arc<Self>> {
         let keys = Arc::new(LocalKeys::new(&key));
         let local = |why: String| VfsError::Local { what: "state directory".into(), why };
-        std::fs::create_dir_all(&config.state_dir)
+        env.disk
+            .create_dir_all(&config.state_dir)
             .map_err(|e| local(format!("{}: {e}", config.state_dir.display())))?;
         let db = Db::open(&config.state_dir.join("catalog"), keys, env.clone())?;
         Self::open_over(config, store, key, env, Arc::new(db)).await

@@ -1,7 +1,6 @@
 //! The local record of content that waits for the vault, and picking it up again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -158,8 +157,7 @@ impl Vfs {
         }
         batch.commit()?;
         for name in &named {
-            let path = self.staging.dir().join(name);
-            self.staging.hold_blob(name, std::fs::metadata(path).map_or(0, |m| m.blocks() * 512));
+            self.staging.recount_blob(name);
         }
         self.staging.sweep(&named);
         self.purge_orphans()?;

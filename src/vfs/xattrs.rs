@@ -5,11 +5,14 @@
 //! kept in the catalog as the caller set it; other attributes of the `system` namespace are
 //! refused.
 
+use std::path::Path;
+
 use super::acl::{self, Acl};
 use super::error::{VfsError, VfsResult};
 use super::{Caller, Ino, Kind, Vfs, XattrMode};
 use crate::catalog::Inode;
 use crate::catalog::record::RISK;
+use crate::env::disk::Disk;
 
 /// Prefix of the drive's own attributes.
 const OWN: &[u8] = b"user.privicore.";
@@ -168,7 +171,7 @@ impl Vfs {
         let Some(list) = Acl::parse(value) else {
             return Err(VfsError::Invalid { what: what(), why: "not an access control list" });
         };
-        let in_group = caller.uid == 0 || caller.is_in(inode.attrs.gid);
+        let in_group = caller.uid == 0 || caller.is_in(inode.attrs.gid, &*self.env.disk);
         self.tree.set_attrs(inode.ino, |inode, _| {
             let mut kept = Some(list.to_bytes());
             if name == acl::ACCESS {
@@ -231,9 +234,9 @@ impl Vfs {
 
 impl Caller {
     /// Whether the process is in a group. A FUSE request names its first group only.
-    fn is_in(&self, gid: u32) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid));
-        let status = status.unwrap_or_default();
+    fn is_in(&self, gid: u32, disk: &dyn Disk) -> bool {
+        let status = disk.read(Path::new(&format!("/proc/{}/status", self.pid)));
+        let status = String::from_utf8(status.unwrap_or_default()).unwrap_or_default();
         let others = status.lines().find_map(|line| line.strip_prefix("Groups:"));
         let mut others = others.unwrap_or_default().split_whitespace();
         self.gid == gid || others.any(|group| group.parse() == Ok(gid))

@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use proptest::prelude::*;
 

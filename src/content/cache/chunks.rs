@@ -10,11 +10,9 @@
 
 use std::collections::{BTreeMap, btree_map};
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Bound;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -185,7 +183,7 @@ impl Chunks {
         match blob.rename_to(&to) {
             Err(BlobError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 // The first one in its folder.
-                let _ = to.parent().map(fs::create_dir_all);
+                let _ = to.parent().map(|shard| self.env.disk.create_dir_all(shard));
                 blob.rename_to(&to)
             }
             other => other,
@@ -208,7 +206,7 @@ impl Chunks {
         };
         // Not under the lock: readers of other chunks need not wait for the disk. Whoever
         // puts or scans the same chunk at this moment has an entry without a file: a miss.
-        let _ = fs::remove_file(self.path(tag));
+        let _ = self.env.disk.remove_file(&self.path(tag));
         self.budget.give_back(removed.map_or(0, |entry| entry.bytes));
     }
 
@@ -220,10 +218,9 @@ impl Chunks {
         let mut tags: Vec<Tag> =
             self.state.lock().entries.range(first..=last).map(|(tag, _)| *tag).collect();
         if unscanned {
-            let listed = fs::read_dir(self.shard(token[0])).into_iter().flatten().flatten();
-            tags.extend(
-                listed.filter_map(|e| parse_name(&e.file_name())).filter(|t| t[..8] == *token),
-            );
+            let listed = self.env.disk.read_dir(&self.shard(token[0])).into_iter().flatten();
+            let parsed = listed.filter_map(|name| parse_name(&name));
+            tags.extend(parsed.filter(|tag| tag[..8] == *token));
         }
         for tag in tags {
             self.remove(&tag);
@@ -252,17 +249,17 @@ impl Chunks {
     /// Indexes what an earlier run left in one of the 256 folders; removes what is not
     /// a chunk. What this run put meanwhile stays as it is.
     pub(super) fn scan_shard(&self, shard: u8) {
-        for file in fs::read_dir(self.shard(shard)).into_iter().flatten().flatten() {
-            let tag = parse_name(&file.file_name()).filter(|tag| tag[0] == shard);
-            let Some(tag) = tag else {
-                let path = file.path();
-                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        let (disk, dir) = (&self.env.disk, self.shard(shard));
+        for name in disk.read_dir(&dir).into_iter().flatten() {
+            let path = dir.join(&name);
+            let Some(tag) = parse_name(&name).filter(|tag| tag[0] == shard) else {
+                let _ = disk.remove_file(&path).or_else(|_| disk.remove_dir_all(&path));
                 continue;
             };
-            let Ok(metadata) = file.metadata() else { continue };
-            let bytes = metadata.blocks() * 512 + BLOCK as u64;
+            let Ok(file) = disk.stat(&path) else { continue };
+            let bytes = file.allocated + BLOCK as u64;
             // Access times are coarse (relatime), but better than none.
-            let accessed = metadata.accessed().ok().max(metadata.modified().ok());
+            let accessed = file.accessed.max(file.modified);
             let used = Tick::from_file_time(accessed).min(self.opened);
             let mut state = self.state.lock();
             if let btree_map::Entry::Vacant(vacant) = state.entries.entry(tag) {
@@ -313,8 +310,9 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([1; 32])));
-            let budget = Arc::new(Budget::new(u64::MAX, 0, dir.path().to_owned()));
-            let chunks = Chunks::new(dir.path().join("chunks"), keys, Env::seeded(1), budget);
+            let env = Env::seeded(1);
+            let budget = Budget::new(u64::MAX, 0, dir.path().to_owned(), env.disk.clone());
+            let chunks = Chunks::new(dir.path().join("chunks"), keys, env, Arc::new(budget));
             Self { dir, chunks }
         }
 

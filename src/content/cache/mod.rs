@@ -126,7 +126,8 @@ impl Cache {
     pub fn open(config: CacheConfig, keys: Arc<LocalKeys>, env: Env) -> Result<Self, CacheError> {
         let root = Root::open(&config.dir, &keys, &env)?;
         let floor = config.free_floor;
-        let budget = Arc::new(Budget::new(config.limit, floor, root.dir().to_owned()));
+        let dir = root.dir().to_owned();
+        let budget = Arc::new(Budget::new(config.limit, floor, dir, env.disk.clone()));
         let packs = Packs::new(root.packs(), keys.clone(), &root.id(), &env, budget.clone());
         let chunks = Chunks::new(root.chunks(), keys.clone(), env.clone(), budget.clone());
         let inner = Arc::new(Inner {

@@ -16,11 +16,9 @@
 //! its pack goes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -31,6 +29,7 @@ use super::entry::{self, HEAD, PACK_HEAD, ROW, Row, SMALL, TRAILER, Tag, TokenTa
 use super::room::Budget;
 use crate::content::blob::BLOCK;
 use crate::crypto::{LocalKeys, OVERHEAD, RecordKey};
+use crate::env::disk::{Disk, DiskFile};
 use crate::env::{Env, Random};
 
 /// Files kept open.
@@ -47,6 +46,7 @@ pub(super) struct Packs {
     keys: Arc<LocalKeys>,
     key: RecordKey,
     random: Arc<dyn Random>,
+    disk: Arc<dyn Disk>,
     budget: Arc<Budget>,
     /// Bytes after which a new pack is begun.
     pack_bytes: u64,
@@ -56,10 +56,12 @@ pub(super) struct Packs {
 }
 
 struct State {
+    /// A hash table for its size: it may have a million entries. Nothing depends on their
+    /// order; they are walked only to drop some.
     index: HashMap<TokenTag, Slot>,
     packs: BTreeMap<u32, Pack>,
     active: Option<Active>,
-    open: LruCache<u32, Arc<File>>,
+    open: LruCache<u32, Arc<dyn DiskFile>>,
     /// Numbers are never used twice: a slot of a pack that is gone stays a miss.
     next: u32,
 }
@@ -95,7 +97,7 @@ struct Pack {
 /// The pack that entries are appended to.
 struct Active {
     number: u32,
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     end: u32,
     rows: Vec<Row>,
 }
@@ -114,17 +116,18 @@ impl Packs {
         budget: Arc<Budget>,
     ) -> Self {
         let opened = Tick::from_millis(env.millis());
-        let random = env.random.clone();
+        let (random, disk) = (env.random.clone(), env.disk.clone());
         let state = State {
             index: HashMap::new(),
             packs: BTreeMap::new(),
             active: None,
             open: LruCache::new(OPEN),
-            next: numbers(&dir).max().map_or(0, |last| last + 1),
+            next: numbers(&*disk, &dir).max().map_or(0, |last| last + 1),
         };
         let pack_bytes = (budget.limit() / 16).clamp(SMALLEST, LARGEST);
         let key = keys.record_key(id);
-        Self { dir, keys, key, random, budget, pack_bytes, opened, state: Mutex::new(state) }
+        let state = Mutex::new(state);
+        Self { dir, keys, key, random, disk, budget, pack_bytes, opened, state }
     }
 
     pub(super) fn contains(&self, tag: &Tag) -> bool {
@@ -195,7 +198,7 @@ impl Packs {
         };
         let (keep, bytes) = self.retire(number, &rows);
         let saved = self.save(number, &keep);
-        let _ = fs::remove_file(self.path(number));
+        let _ = self.disk.remove_file(&self.path(number));
         self.budget.give_back(bytes);
         for (row, sealed) in saved {
             match self.append(row.key, row.len, &sealed, now) {
@@ -290,16 +293,10 @@ impl Packs {
 
     fn begin(&self, state: &mut State) -> io::Result<()> {
         let number = state.next;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.path(number))?;
+        let file = self.disk.create_new(&self.path(number))?;
         // Also when writing fails: the name is taken.
         state.next += 1;
         file.write_all_at(&entry::pack_head(), 0)?;
-        let file = Arc::new(file);
         state.open.put(number, file.clone());
         state.active = Some(Active { number, file, end: PACK_HEAD as u32, rows: Vec::new() });
         Ok(())
@@ -323,7 +320,7 @@ impl Packs {
 
     /// The packs of earlier runs, to be scanned one by one, oldest first.
     pub(super) fn unscanned(&self) -> Vec<u32> {
-        let mut found: Vec<u32> = numbers(&self.dir).collect();
+        let mut found: Vec<u32> = numbers(&*self.disk, &self.dir).collect();
         found.sort_unstable();
         let state = self.state.lock();
         found.retain(|number| !state.packs.contains_key(number));
@@ -333,15 +330,14 @@ impl Packs {
     /// Indexes a pack of an earlier run; removes it if there is nothing in it.
     pub(super) fn scan(&self, number: u32) {
         let Some(file) = self.open_file(number) else { return };
-        let rows = read_table(&file, &self.key, number).or_else(|| self.walk(&file, number));
+        let rows = read_table(&*file, &self.key, number).or_else(|| self.walk(&file, number));
         let rows = rows.unwrap_or_default();
-        let metadata = file.metadata();
-        let (Ok(metadata), false) = (metadata, rows.is_empty()) else {
-            let _ = fs::remove_file(self.path(number));
+        let (Ok(stat), false) = (file.stat(), rows.is_empty()) else {
+            let _ = self.disk.remove_file(&self.path(number));
             return;
         };
-        let written = Tick::from_file_time(metadata.modified().ok()).min(self.opened);
-        let bytes = metadata.len().next_multiple_of(BLOCK as u64) + BLOCK as u64;
+        let written = Tick::from_file_time(stat.modified).min(self.opened);
+        let bytes = stat.len.next_multiple_of(BLOCK as u64) + BLOCK as u64;
         let mut state = self.state.lock();
         state.packs.insert(number, Pack { bytes, written });
         self.budget.charge(bytes);
@@ -356,8 +352,8 @@ impl Packs {
 
     /// Reads the heads of a pack's entries, after a crash, and writes the table that the
     /// crash kept from being written.
-    fn walk(&self, file: &Arc<File>, number: u32) -> Option<Vec<Row>> {
-        let len = file.metadata().ok()?.len();
+    fn walk(&self, file: &Arc<dyn DiskFile>, number: u32) -> Option<Vec<Row>> {
+        let len = file.stat().ok()?.len;
         let mut head = [0; PACK_HEAD];
         file.read_exact_at(&mut head, 0).ok().filter(|()| head == entry::pack_head())?;
         let mut rows = Vec::new();
@@ -384,12 +380,12 @@ impl Packs {
     }
 
     /// Opens a pack that is indexed, and keeps it open. If its file is gone, so is it.
-    fn open(&self, number: u32) -> Option<Arc<File>> {
+    fn open(&self, number: u32) -> Option<Arc<dyn DiskFile>> {
         let file = self.open_file(number);
         let mut state = self.state.lock();
         if let Some(file) = &file {
             state.open.put(number, file.clone());
-        } else if !self.path(number).exists() {
+        } else if self.disk.stat(&self.path(number)).is_err() {
             state.active.take_if(|active| active.number == number);
             let bytes = state.packs.remove(&number).map_or(0, |pack| pack.bytes);
             state.index.retain(|_, slot| slot.pack != number);
@@ -398,9 +394,8 @@ impl Packs {
         file
     }
 
-    fn open_file(&self, number: u32) -> Option<Arc<File>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path(number));
-        file.ok().map(Arc::new)
+    fn open_file(&self, number: u32) -> Option<Arc<dyn DiskFile>> {
+        self.disk.open(&self.path(number)).ok()
     }
 
     fn forget_slot(&self, key: &TokenTag, slot: Slot) {
@@ -423,23 +418,22 @@ fn token(tag: &Tag) -> TokenTag {
 }
 
 /// The numbers of the packs in `dir`; removes files that are none.
-fn numbers(dir: &std::path::Path) -> impl Iterator<Item = u32> {
-    let files = fs::read_dir(dir).into_iter().flatten().flatten();
-    files.filter_map(|file| {
-        let name = file.file_name();
+fn numbers(disk: &dyn Disk, dir: &Path) -> impl Iterator<Item = u32> {
+    let names = disk.read_dir(dir).into_iter().flatten();
+    names.filter_map(move |name| {
         let digits = name.to_str().filter(|n| n.len() == 8 && !n.starts_with('+'));
         let number = digits.and_then(|n| u32::from_str_radix(n, 16).ok());
         if number.is_none() {
-            let path = file.path();
-            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+            let path = dir.join(&name);
+            let _ = disk.remove_file(&path).or_else(|_| disk.remove_dir_all(&path));
         }
         number
     })
 }
 
 /// Reads the table at the end of a pack; `None` if there is none, or not its own.
-fn read_table(file: &File, key: &RecordKey, number: u32) -> Option<Vec<Row>> {
-    let len = file.metadata().ok()?.len();
+fn read_table(file: &dyn DiskFile, key: &RecordKey, number: u32) -> Option<Vec<Row>> {
+    let len = file.stat().ok()?.len;
     let at = len.checked_sub(TRAILER as u64)?;
     let mut trailer = [0; TRAILER];
     file.read_exact_at(&mut trailer, at).ok()?;
@@ -456,8 +450,12 @@ fn read_table(file: &File, key: &RecordKey, number: u32) -> Option<Vec<Row>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::os::unix::fs::FileExt;
+
     use super::*;
     use crate::crypto::MasterKey;
+    use crate::env::disk::SystemDisk;
 
     struct Bench {
         dir: tempfile::TempDir,
@@ -473,8 +471,9 @@ mod tests {
 
         fn open(dir: &tempfile::TempDir, limit: u64) -> Packs {
             let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([1; 32])));
-            let budget = Arc::new(Budget::new(limit, 0, dir.path().to_owned()));
-            Packs::new(dir.path().to_owned(), keys, &[3; 16], &Env::seeded(1), budget)
+            let env = Env::seeded(1);
+            let budget = Budget::new(limit, 0, dir.path().to_owned(), env.disk.clone());
+            Packs::new(dir.path().to_owned(), keys, &[3; 16], &env, Arc::new(budget))
         }
 
         /// Another run, which may have crashed: nothing was closed.
@@ -518,7 +517,7 @@ mod tests {
         let found = bench.reopen();
         assert!((0..20).all(|i| has(&found, i)));
         let file = found.open(0).unwrap();
-        assert_eq!(read_table(&file, &found.key, 0).unwrap().len(), 20);
+        assert_eq!(read_table(&*file, &found.key, 0).unwrap().len(), 20);
         let again = bench.reopen();
         assert!((0..20).all(|i| has(&again, i)));
     }
@@ -557,7 +556,7 @@ mod tests {
         assert!((0..30).all(|i| has(&found, i)));
         // A new run appends to a new pack.
         found.put(&tag(99), &content(99, 10), Tick(0)).unwrap();
-        assert_eq!(numbers(bench.dir.path()).count(), numbers_of(&bench).len() + 1);
+        assert_eq!(numbers(&SystemDisk, bench.dir.path()).count(), numbers_of(&bench).len() + 1);
     }
 
     fn numbers_of(bench: &Bench) -> Vec<u32> {
@@ -577,7 +576,7 @@ mod tests {
         while bench.packs.evict_oldest(Tick(101)) {}
         assert_eq!(bench.packs.budget.used(), 0);
         assert!(bench.packs.state.lock().index.is_empty());
-        assert_eq!(numbers(bench.dir.path()).count(), 0);
+        assert_eq!(numbers(&SystemDisk, bench.dir.path()).count(), 0);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! How much the cache may occupy, and how much it does.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::env::disk::Disk;
 
 /// Bytes counted against the limit and against the disk's free space.
 pub(super) struct Budget {
@@ -10,11 +13,12 @@ pub(super) struct Budget {
     /// Bytes of the file system that must stay free for others.
     free_floor: u64,
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
 }
 
 impl Budget {
-    pub(super) fn new(limit: u64, free_floor: u64, dir: PathBuf) -> Self {
-        Self { used: AtomicU64::new(0), limit, free_floor, dir }
+    pub(super) fn new(limit: u64, free_floor: u64, dir: PathBuf, disk: Arc<dyn Disk>) -> Self {
+        Self { used: AtomicU64::new(0), limit, free_floor, dir, disk }
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -46,7 +50,6 @@ impl Budget {
     /// Bytes free on the cache's file system; unknown counts as plenty, so that a folder
     /// removed under a running mount does not look like a full disk.
     fn free(&self) -> u64 {
-        rustix::fs::statvfs(&self.dir)
-            .map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        self.disk.space(&self.dir).map_or(u64::MAX, |space| space.free)
     }
 }

@@ -12,13 +12,13 @@
 //! A format file that is missing, old, or made under another key makes everything beside
 //! it garbage. Garbage is renamed into `tmp` at once and removed in the background.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::CacheError;
 use crate::crypto::LocalKeys;
+use crate::env::disk::{Disk, DiskFile};
 use crate::env::{Env, Random};
 
 const NAME: &str = "privicorefs-content";
@@ -31,7 +31,8 @@ pub(super) struct Root {
     /// This run's part of `tmp`.
     run: String,
     format: [u8; FORMAT_LEN],
-    _lock: File,
+    disk: Arc<dyn Disk>,
+    _lock: Arc<dyn DiskFile>,
 }
 
 impl Root {
@@ -39,23 +40,17 @@ impl Root {
     pub(super) fn open(dir: &Path, keys: &LocalKeys, env: &Env) -> Result<Self, CacheError> {
         let dir = dir.join(NAME);
         let fail = |source| CacheError::Io { dir: dir.clone(), source };
-        make_dir(&dir).map_err(fail)?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.join("lock"))
-            .map_err(fail)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(CacheError::Busy { dir }),
-            Err(fs::TryLockError::Error(source)) => return Err(fail(source)),
-        }
+        let disk = env.disk.clone();
+        disk.create_dir_all(&dir).map_err(fail)?;
+        let lock = disk.lock(&dir.join("lock")).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => CacheError::Busy { dir: dir.clone() },
+            _ => fail(source),
+        })?;
         let run = format!("{:016x}", env.random_u64());
-        let known = fs::read(dir.join("format")).ok().and_then(|bytes| check_format(&bytes, keys));
+        let known =
+            disk.read(&dir.join("format")).ok().and_then(|bytes| check_format(&bytes, keys));
         let format = known.unwrap_or_else(|| new_format(keys, &*env.random));
-        let root = Self { dir: dir.clone(), run, format, _lock: lock };
+        let root = Self { dir: dir.clone(), run, format, disk, _lock: lock };
         root.discard_unknown(known.is_some()).map_err(fail)?;
         root.ensure().map_err(fail)?;
         Ok(root)
@@ -90,24 +85,24 @@ impl Root {
     /// Makes what is missing, at first or after somebody removed it under a running mount.
     pub(super) fn ensure(&self) -> io::Result<()> {
         for dir in [self.packs(), self.chunks(), self.dir.join("tmp").join(&self.run)] {
-            make_dir(&dir)?;
+            self.disk.create_dir_all(&dir)?;
         }
         let path = self.dir.join("format");
-        if fs::read(&path).is_ok_and(|found| found == self.format) {
+        if self.disk.read(&path).is_ok_and(|found| found == self.format) {
             return Ok(());
         }
-        let _ = fs::remove_file(&path);
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
-        io::Write::write_all(&mut file, &self.format)
+        let _ = self.disk.remove_file(&path);
+        self.disk.create_new(&path)?.write_all_at(&self.format, 0)
     }
 
     /// Removes what earlier runs left in `tmp`. May take long; `go_on` can end it.
     pub(super) fn remove_garbage(&self, go_on: impl Fn() -> bool) {
-        for entry in fs::read_dir(self.dir.join("tmp")).into_iter().flatten().flatten() {
-            if entry.file_name() != self.run.as_str() && go_on() {
-                let path = entry.path();
-                let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+        let tmp = self.dir.join("tmp");
+        for name in self.disk.read_dir(&tmp).into_iter().flatten() {
+            if name != self.run.as_str() && go_on() {
+                let path = tmp.join(name);
+                let removed = self.disk.remove_dir_all(&path);
+                let _ = removed.or_else(|_| self.disk.remove_file(&path));
             }
         }
     }
@@ -115,10 +110,8 @@ impl Root {
     /// Moves aside what this version does not know, and everything if `known` is false.
     fn discard_unknown(&self, known: bool) -> io::Result<()> {
         let tmp = self.dir.join("tmp");
-        make_dir(&tmp)?;
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
+        self.disk.create_dir_all(&tmp)?;
+        for name in self.disk.read_dir(&self.dir)? {
             let keep: &[&str] = if known {
                 &["lock", "tmp", "format", "packs", "chunks"]
             } else {
@@ -129,14 +122,10 @@ impl Root {
             }
             let mut aside = std::ffi::OsString::from(format!("{}-", self.run));
             aside.push(&name);
-            fs::rename(entry.path(), tmp.join(aside))?;
+            self.disk.rename(&self.dir.join(name), &tmp.join(aside))?;
         }
         Ok(())
     }
-}
-
-fn make_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 fn new_format(keys: &LocalKeys, random: &dyn Random) -> [u8; FORMAT_LEN] {

@@ -384,7 +384,8 @@ fn a_token_can_be_removed_before_it_is_indexed() {
     let cache = bench.open(PLENTY);
     let tag = token_part(&cache.inner.tag("a", 0));
     // As it is before the scan: the index knows nothing, the folder does.
-    let budget = Arc::new(Budget::new(PLENTY, 0, bench.dir.path().to_owned()));
+    let disk = bench.env.disk.clone();
+    let budget = Arc::new(Budget::new(PLENTY, 0, bench.dir.path().to_owned(), disk));
     let dir = cache.inner.root.chunks();
     let early = Chunks::new(dir, bench.keys.clone(), bench.env.clone(), budget);
     early.remove_token(&tag, true);
