@@ -8,11 +8,7 @@
 //! * [`Staging::sync_written`] runs before each sync of the local journal, so a record
 //!   never reaches the disk before the content it speaks of.
 
-<<<<<<< HEAD
-use std::collections::{BTreeSet, HashMap};
-=======
 use std::collections::{BTreeMap, BTreeSet, HashMap};
->>>>>>> disk
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -213,18 +209,10 @@ impl Staging {
 
     /// Deletes files that the local database does not name.
     pub fn sweep(&self, named: &BTreeSet<String>) {
-<<<<<<< HEAD
-        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
-        for entry in entries.flatten() {
-            let known = entry.file_name().to_str().is_some_and(|name| named.contains(name));
-            if !known {
-                drop(std::fs::remove_file(entry.path()));
-=======
         let Ok(names) = self.env.disk.read_dir(&self.dir) else { return };
         for name in names {
             if !name.to_str().is_some_and(|name| named.contains(name)) {
                 drop(self.env.disk.remove_file(&self.dir.join(name)));
->>>>>>> disk
             }
         }
     }

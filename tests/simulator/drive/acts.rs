@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use privicorefs::vfs::{
-    Caller, Ino, Kind, OpenMode, RenameMode, SetAttr, Vfs, VfsError, VfsResult, XattrMode,
+    Ino, Kind, OpenMode, RenameMode, SetAttr, Vfs, VfsError, VfsResult, XattrMode,
 };
 
 use super::super::company::{Act, CELL, Content, Event, Failure, Machine, Outcome, Stamp};
@@ -354,4 +354,3 @@ pub async fn read(vfs: &Arc<Vfs>, ino: Ino) -> VfsResult<Vec<u8>> {
     vfs.release(fh)?;
     all
 }
-

@@ -93,7 +93,10 @@ impl World {
     }
 
     /// What a new machine sees that has the key and the login.
-    async fn fresh(&mut self, views: &mut BTreeMap<Observer, Result<View, String>>) -> Option<Machine> {
+    async fn fresh(
+        &mut self,
+        views: &mut BTreeMap<Observer, Result<View, String>>,
+    ) -> Option<Machine> {
         let settings = self.machines.first()?.settings;
         let mut fresh = Machine::new(u8::MAX, settings, self.seed, self.began);
         let service = self.service.clone();

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::super::company::{CELL, Machine as Number, Moment, Settings};
-use super::super::disk::{Snapshot, SimDisk};
+use super::super::disk::{SimDisk, Snapshot};
 use super::super::local::LocalDisk;
 use super::super::random::{Draws, seed_of};
 use super::super::service::{Call, Endpoint, Service};
@@ -251,7 +251,8 @@ impl Machine {
         let endpoint = Endpoint::new(service.clone(), process.clone(), on_call);
         let limited = Limit::new(Arc::new(endpoint), PARALLEL.0, PARALLEL.1);
         let store = Retry::new(Arc::new(limited), RetryConfig::default(), env.clone());
-        Vfs::open_over(self.config(), Arc::new(store), MasterKey::from_bytes(super::KEY), env, db).await
+        Vfs::open_over(self.config(), Arc::new(store), MasterKey::from_bytes(super::KEY), env, db)
+            .await
     }
 
     fn config(&self) -> VfsConfig {

@@ -124,7 +124,8 @@ impl World {
 
     /// What another client does, which reaches the service at all times.
     fn other(&mut self, number: usize, act: &OtherAct) {
-        let (OtherAct::Store { at, .. } | OtherAct::Update { at, .. } | OtherAct::Delete { at }) = act;
+        let (OtherAct::Store { at, .. } | OtherAct::Update { at, .. } | OtherAct::Delete { at }) =
+            act;
         let (context, name) = at.rsplit_once('/').unwrap_or(("/", at));
         let stamp = number as u32 + 1;
         if let OtherAct::Update { .. } | OtherAct::Delete { .. } = act
@@ -163,7 +164,9 @@ impl World {
         match fate {
             Fate::Mount { .. } => return self.mount(at).await,
             Fate::Unmount { .. } => return self.unmount(at).await,
-            Fate::Kill { when, .. } => return self.doom(at, Doom { by: number, when: *when, power: None }),
+            Fate::Kill { when, .. } => {
+                return self.doom(at, Doom { by: number, when: *when, power: None });
+            }
             Fate::PowerCut { when, together, .. } => {
                 let doom = Doom { by: number, when: *when, power: Some(*together) };
                 return self.doom(at, doom);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use privicorefs::vfs::{Attr, Caller, DirEntry, Ino, Kind, ROOT_INO, Vfs, VfsError, VfsResult};
 
-use super::super::company::{Entry, Path, Stamp, View, What};
+use super::super::company::{Entry, Stamp, View, What};
 use super::{World, acts, cells, cells_of};
 
 /// Root, and nobody's process.
@@ -90,7 +90,7 @@ fn list(vfs: &Vfs, dir: Ino) -> VfsResult<Vec<(Vec<u8>, Ino, Kind)>> {
     }
     vfs.releasedir(fh)?;
     found.retain(|(name, _, _)| name != b"." && name != b"..");
-    found.sort();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
 }
 

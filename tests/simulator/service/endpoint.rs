@@ -70,7 +70,8 @@ impl Endpoint {
             let down = state.behaviour.down.filter(|(_, until)| *until > now).map(|(step, _)| step);
             let unreached = down.or(state.away.get(&self.process.machine).copied());
             unreached.inspect(|step| state.met(*step));
-            let delay = DELAY.0 + state.draws.below(DELAY.1) + slow.map_or(0, |(_, ms)| u64::from(ms) / 2);
+            let delay =
+                DELAY.0 + state.draws.below(DELAY.1) + slow.map_or(0, |(_, ms)| u64::from(ms) / 2);
             (delay, unreached)
         };
         sleep(Duration::from_millis(delay)).await;
@@ -78,7 +79,11 @@ impl Endpoint {
         if call == Call::Ask {
             if unreached.is_some() {
                 sleep(UNREACHED).await;
-                return Err(error(StoreErrorKind::Unavailable, "call", "the service is not reached"));
+                return Err(error(
+                    StoreErrorKind::Unavailable,
+                    "call",
+                    "the service is not reached",
+                ));
             }
             (self.hook)(call);
             self.live().await;
@@ -162,7 +167,8 @@ async fn whole(payload: Payload) -> StoreResult<Bytes> {
                     Ok(all)
                 })
                 .await;
-            let unreadable = |e: std::io::Error| error(StoreErrorKind::Local, "put", &e.to_string());
+            let unreadable =
+                |e: std::io::Error| error(StoreErrorKind::Local, "put", &e.to_string());
             Ok(gathered.map_err(unreadable)?.freeze())
         }
     }
@@ -229,7 +235,8 @@ impl Store for Endpoint {
         {
             let mut state = self.service.state.lock();
             let at = state.by_token.get(token).copied().filter(|at| state.entries[*at].is_there());
-            let missing = || error(StoreErrorKind::NotFound, "update-meta", "no such token").on(token);
+            let missing =
+                || error(StoreErrorKind::NotFound, "update-meta", "no such token").on(token);
             let record = &mut state.entries[at.ok_or_else(missing)?].record;
             record.context.clone_from(&meta.context);
             record.file_name = Some(meta.file_name.clone());

@@ -149,7 +149,9 @@ impl State {
             .copied()
             .collect();
         let from = if same.is_empty() { earlier } else { same };
-        if let Some(payload) = (!from.is_empty()).then(|| from[older as usize % from.len()].payload.clone()) {
+        if let Some(payload) =
+            (!from.is_empty()).then(|| from[older as usize % from.len()].payload.clone())
+        {
             self.behaviour.instead.insert(token, (step, payload));
         }
     }

@@ -116,7 +116,8 @@ impl State {
             Odd::HugeNumber => {
                 let mut record = segment?.record.clone();
                 let name = record.file_name.take()?;
-                record.file_name = Some(format!("{}-{:016x}", name.split('-').next()?, u64::MAX - 7));
+                record.file_name =
+                    Some(format!("{}-{:016x}", name.split('-').next()?, u64::MAX - 7));
                 record
             }
             Odd::Nul => TokenRecord { context: "a\0b".into(), ..file?.record.clone() },

@@ -9,8 +9,8 @@
 //!   list" and the judge hears what was deleted. It uses it for nothing else.
 
 mod endpoint;
-mod listing;
 mod lies;
+mod listing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use privicorefs::env::Env;
 use privicorefs::store::{FileMeta, Token, TokenRecord};
 use tokio::time::Instant;
 
-pub use self::endpoint::{Call, Endpoint, Hook};
+pub use self::endpoint::{Call, Endpoint};
 use self::lies::Behaviour;
 use super::company::{Event, Machine, Stored};
 use super::random::Draws;
