@@ -31,7 +31,7 @@ fn explore() {
     let env = |name: &str| std::env::var(name).ok();
     let profile = env("SIM_PROFILE").unwrap_or_else(|| "quiet".into());
     let mut profile = Profile::named(&profile).unwrap();
-    profile.only = env("SIM_ONLY").map(|s| s.split(',').map(str::to_owned).collect()).unwrap_or_default();
+    profile.only = env("SIM_ONLY").filter(|s| !s.is_empty()).map(|s| s.split(',').map(str::to_owned).collect()).unwrap_or_default();
     profile.without = env("SIM_WITHOUT").map(|s| s.split(',').map(str::to_owned).collect()).unwrap_or_default();
     let first: u64 = env("SIM_SEED").and_then(|s| s.parse().ok()).unwrap_or(0);
     let seeds: u64 = env("SIM_SEEDS").and_then(|s| s.parse().ok()).unwrap_or(20);
@@ -46,8 +46,17 @@ fn explore() {
             entry.0 += 1;
         }
         if seeds == 1 {
+            let mut drive = Drive::new(&script);
             for (n, step) in script.steps.iter().enumerate() {
-                println!("{n} {step:?}");
+                let outcome = company::Company::step(&mut drive, n, step);
+                println!("{n} @{} {step:?}\n      {:?} {:?} {:?}", outcome.at, outcome.failure, outcome.shown, outcome.events);
+            }
+            for (who, view) in company::Company::finish(&mut drive).views {
+                println!("{who:?}");
+                match view {
+                    Ok(view) => view.iter().for_each(|(path, entry)| println!("   {path} {entry:?}")),
+                    Err(why) => println!("   {why}"),
+                }
             }
             for finding in &report.findings {
                 println!("{finding}");

@@ -62,8 +62,8 @@ pub struct History {
     pub deeds: Vec<Deed>,
     pub versions: BTreeMap<Stamp, Version>,
     by_size: BTreeMap<u32, Stamp>,
-    /// The version that an open slot is at, its path, and writes that nobody acknowledged.
-    slots: BTreeMap<(Machine, u8), (Option<Stamp>, Path, Vec<Stamp>)>,
+    /// For each open slot the path it was opened by, and writes that nobody acknowledged.
+    slots: BTreeMap<(Machine, u8), (Path, Vec<Stamp>)>,
     /// For each machine and slot, the step of its last backup.
     backups: BTreeMap<(Machine, u8), usize>,
     /// The last fate or lie, per machine and for all.
@@ -203,10 +203,10 @@ impl History {
                 (*size, self.shown_version(outcome.shown.get(1)), source, to.clone())
             }
             Act::WriteSlot { slot, size, .. } => match self.slots.get_mut(&(on, *slot)) {
-                Some((at, path, writes)) => {
-                    let before = at.replace(stamp);
-                    writes.push(stamp);
-                    (*size, before, None, path.clone())
+                Some((path, writes)) => {
+                    writes.extend((did >= Did::Here).then_some(stamp));
+                    let path = path.clone();
+                    (*size, self.shown_version(outcome.shown.first()), None, path)
                 }
                 None => return,
             },
@@ -232,8 +232,7 @@ impl History {
         match act {
             Act::Open { at, slot } => {
                 self.close(on, *slot, Did::Here);
-                let version = self.shown_version(outcome.shown.first());
-                self.slots.insert((on, *slot), (version, at.clone(), Vec::new()));
+                self.slots.insert((on, *slot), (at.clone(), Vec::new()));
             }
             Act::Close { slot } => {
                 self.close(on, *slot, Did::Here);
@@ -246,7 +245,7 @@ impl History {
 
     /// The last write through a slot is acknowledged; earlier ones with it.
     fn close(&mut self, on: Machine, slot: u8, did: Did) {
-        let Some((_, _, writes)) = self.slots.get_mut(&(on, slot)) else { return };
+        let Some((_, writes)) = self.slots.get_mut(&(on, slot)) else { return };
         if let Some(last) = std::mem::take(writes).pop() {
             self.raise(last, did);
         }

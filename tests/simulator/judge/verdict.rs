@@ -82,9 +82,10 @@ impl Court<'_> {
             self.entry(observer, path, entry);
         }
         let present = present(self.history, view);
+        let partial = self.partial(view);
         let stamps: Vec<Stamp> = self.history.versions.keys().copied().collect();
         for stamp in stamps {
-            self.kept(observer, &present, stamp);
+            self.kept(observer, &present, &partial, stamp);
         }
         self.removals(observer, view);
         self.folders(observer, view);
@@ -198,13 +199,22 @@ impl Court<'_> {
 
     /// A content that was acknowledged is there, or what grew from it, or something that had
     /// seen it took it.
-    fn kept(&mut self, observer: Observer, present: &BTreeSet<Stamp>, stamp: Stamp) {
+    fn kept(
+        &mut self,
+        observer: Observer,
+        present: &BTreeSet<Stamp>,
+        partial: &BTreeSet<String>,
+        stamp: Stamp,
+    ) {
         let version = &self.history.versions[&stamp];
         if version.did < Did::Here || version.on.is_none() {
             return; // another client's files are that client's
         }
         let includes = |newer: Stamp| self.history.includes(newer, stamp);
         if present.iter().any(|there| includes(*there)) || self.is_taken(stamp) {
+            return;
+        }
+        if !partial.is_empty() && self.is_being_replaced(stamp, partial) {
             return;
         }
         let (kind, on) = (version.kind, version.on);
@@ -220,6 +230,27 @@ impl Court<'_> {
         self.find(clause, kind, on, text);
     }
 
+    /// Names of files that a step left half done, as far as their contents can tell.
+    fn partial(&self, view: &View) -> BTreeSet<String> {
+        let partial = view.iter().filter(|(_, entry)| match entry {
+            Entry::File { content, .. } => self.history.of_size(contents::len(content)).is_none(),
+            _ => false,
+        });
+        let plain = |name: &str| (self.original)(name).unwrap_or_else(|| name.to_owned());
+        partial.map(|(path, _)| plain(last(path))).collect()
+    }
+
+    /// Whether a step of several calls that was cut short left a file in place of a version.
+    fn is_being_replaced(&self, stamp: Stamp, partial: &BTreeSet<String>) -> bool {
+        let cut_short = self.history.versions.values().any(|version| {
+            let several = !matches!(version.act, Act::Truncate { .. } | Act::Save { .. });
+            let grew = version.from.is_some_and(|from| self.history.includes(from, stamp));
+            version.did == Did::Perhaps && several && grew
+        });
+        let names = self.names(&self.history.lineage(stamp));
+        cut_short && names.iter().any(|path| partial.contains(last(path)))
+    }
+
     /// Whether something that had been shown a version, or what grew from it, may have taken it.
     fn is_taken(&self, stamp: Stamp) -> bool {
         self.history.deeds.iter().any(|deed| {
@@ -231,11 +262,23 @@ impl Court<'_> {
             match deed.shown.get(at) {
                 Some((_, What::File { size, .. })) if deed.did > Did::Not => {
                     let shown = self.history.of_size(*size);
-                    shown.is_some_and(|shown| self.history.includes(shown.stamp, stamp))
+                    shown.is_some_and(|shown| {
+                        self.history.includes(shown.stamp, stamp)
+                            || self.is_nameless(deed, shown.stamp, stamp)
+                    })
                 }
                 _ => false,
             }
         })
+    }
+
+    /// Whether a version was written into a file that had lost its name on that machine.
+    fn is_nameless(&self, taken: &Deed, shown: Stamp, written: Stamp) -> bool {
+        let written = &self.history.versions[&written];
+        matches!(written.act, Act::WriteSlot { .. })
+            && written.on == taken.on
+            && (written.stamp as usize) > taken.step
+            && self.history.includes(written.stamp, shown)
     }
 
     /// A name that was removed, or given up by a rename, is not back with what was there.
