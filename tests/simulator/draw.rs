@@ -143,8 +143,7 @@ fn few_of(draws: &mut Draws, mut kinds: Vec<&'static str>) -> Vec<&'static str> 
 }
 
 /// Last components; few, so that operations meet.
-const NAMES: [&str; 8] =
-    ["a", "b.txt", "c.tar.gz", "d", "notes.md", "ü", "e", "x y"];
+const NAMES: [&str; 8] = ["a", "b.txt", "c.tar.gz", "d", "notes.md", "ü", "e", "x y"];
 
 struct Drawer<'p> {
     draws: Draws,
@@ -383,7 +382,8 @@ impl Drawer<'_> {
             let moved = |path: &Path| path.strip_prefix(&from).map(|rest| format!("{to}{rest}"));
             let files = self.files.iter().map(|f| moved(f).unwrap_or_else(|| f.clone())).collect();
             self.files = files;
-            self.folders = self.folders.iter().map(|f| moved(f).unwrap_or_else(|| f.clone())).collect();
+            self.folders =
+                self.folders.iter().map(|f| moved(f).unwrap_or_else(|| f.clone())).collect();
             return Act::Rename { from, to };
         }
         let (from, to) = (self.file(), if self.one_in(2) { self.name() } else { self.file() });
@@ -620,7 +620,9 @@ mod tests {
                 | Act::WriteSlot { size, .. } => Some(*size),
                 _ => None,
             },
-            Step::Other(OtherAct::Store { size, .. } | OtherAct::Update { size, .. }) => Some(*size),
+            Step::Other(OtherAct::Store { size, .. } | OtherAct::Update { size, .. }) => {
+                Some(*size)
+            }
             _ => None,
         };
         script.steps.iter().filter_map(size).collect()

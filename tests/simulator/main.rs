@@ -16,7 +16,9 @@ mod drive;
 mod judge;
 mod kinds;
 mod local;
+mod planted;
 mod random;
+mod reference;
 mod service;
 mod tasks;
 
@@ -31,16 +33,22 @@ fn explore() {
     let env = |name: &str| std::env::var(name).ok();
     let profile = env("SIM_PROFILE").unwrap_or_else(|| "quiet".into());
     let mut profile = Profile::named(&profile).unwrap();
-    profile.only = env("SIM_ONLY").filter(|s| !s.is_empty()).map(|s| s.split(',').map(str::to_owned).collect()).unwrap_or_default();
-    profile.without = env("SIM_WITHOUT").map(|s| s.split(',').map(str::to_owned).collect()).unwrap_or_default();
+    profile.only = env("SIM_ONLY")
+        .filter(|s| !s.is_empty())
+        .map(|s| s.split(',').map(str::to_owned).collect())
+        .unwrap_or_default();
+    profile.without =
+        env("SIM_WITHOUT").map(|s| s.split(',').map(str::to_owned).collect()).unwrap_or_default();
     let first: u64 = env("SIM_SEED").and_then(|s| s.parse().ok()).unwrap_or(0);
     let seeds: u64 = env("SIM_SEEDS").and_then(|s| s.parse().ok()).unwrap_or(20);
     let mut all = std::collections::BTreeMap::new();
     let begun = Instant::now();
     for seed in first..first + seeds {
         let script = draw(seed, &profile);
-        let mut drive = Drive::new(&script);
-        let report = judge::run(&mut drive, &script);
+        let report = match env("SIM_COMPANY").as_deref() {
+            Some("reference") => judge::run(&mut reference::Reference::new(&script, None), &script),
+            _ => judge::run(&mut Drive::new(&script), &script),
+        };
         for finding in &report.findings {
             let entry = all.entry(finding.signature()).or_insert((0, seed, finding.text.clone()));
             entry.0 += 1;
@@ -49,12 +57,17 @@ fn explore() {
             let mut drive = Drive::new(&script);
             for (n, step) in script.steps.iter().enumerate() {
                 let outcome = company::Company::step(&mut drive, n, step);
-                println!("{n} @{} {step:?}\n      {:?} {:?} {:?}", outcome.at, outcome.failure, outcome.shown, outcome.events);
+                println!(
+                    "{n} @{} {step:?}\n      {:?} {:?} {:?}",
+                    outcome.at, outcome.failure, outcome.shown, outcome.events
+                );
             }
             for (who, view) in company::Company::finish(&mut drive).views {
                 println!("{who:?}");
                 match view {
-                    Ok(view) => view.iter().for_each(|(path, entry)| println!("   {path} {entry:?}")),
+                    Ok(view) => {
+                        view.iter().for_each(|(path, entry)| println!("   {path} {entry:?}"))
+                    }
                     Err(why) => println!("   {why}"),
                 }
             }

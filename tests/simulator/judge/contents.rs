@@ -105,12 +105,10 @@ mod tests {
         let base = whole(1, 10);
         let none = Content::new();
         assert_eq!(apply(&edit(4, 2, 9), 2, &base, &none).unwrap(), [Of(1, 4), Of(2, 2), Of(1, 3)]);
-        assert_eq!(apply(&edit(12, 2, 15), 2, &base, &none).unwrap(), [
-            Of(1, 10),
-            Zero(2),
-            Of(2, 2),
-            Zero(1)
-        ]);
+        assert_eq!(
+            apply(&edit(12, 2, 15), 2, &base, &none).unwrap(),
+            [Of(1, 10), Zero(2), Of(2, 2), Zero(1)]
+        );
         assert_eq!(apply(&edit(0, 2, 1), 2, &none, &none).unwrap(), [Of(2, 1)]);
         let punch = Act::Punch { at: String::new(), from: 8, cells: 5, size: 11 };
         assert_eq!(apply(&punch, 3, &base, &none).unwrap(), [Of(1, 8), Zero(3)]);

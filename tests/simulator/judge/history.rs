@@ -147,10 +147,17 @@ impl History {
     }
 
     fn shown_version(&self, what: Option<&(Path, What)>) -> Option<Stamp> {
-        match what {
-            Some((_, What::File { size, .. })) => self.by_size.get(size).copied(),
-            _ => None,
-        }
+        let Some((path, What::File { size, .. })) = what else { return None };
+        self.by_size.get(size).copied().or_else(|| self.left_half_done(path))
+    }
+
+    /// The last step that may have left a file of this name half done.
+    fn left_half_done(&self, path: &str) -> Option<Stamp> {
+        let last = |path: &str| path.rsplit('/').next().map(str::to_owned);
+        let perhaps = self.versions.values().rev().filter(|v| v.did == Did::Perhaps);
+        let several = perhaps.filter(|v| !matches!(v.act, Act::Truncate { .. }));
+        let mut named = several.filter(|v| last(&v.path) == last(path));
+        named.next().map(|version| version.stamp)
     }
 
     fn deed(&mut self, step: usize, on: Machine, act: &Act, outcome: &Outcome) {
@@ -405,14 +412,17 @@ impl History {
     fn other(&mut self, number: usize, act: &OtherAct, at: u64) {
         let stamp = number as Stamp + 1;
         let path = match act {
-            OtherAct::Store { at, .. } | OtherAct::Update { at, .. } | OtherAct::Delete { at } => at,
+            OtherAct::Store { at, .. } | OtherAct::Update { at, .. } | OtherAct::Delete { at } => {
+                at
+            }
         };
         let last = self.versions.values().filter(|v| v.on.is_none() && v.path == *path);
         let last = last.map(|v| v.stamp).max();
         let size = match act {
             OtherAct::Store { size, .. } | OtherAct::Update { size, .. } => *size,
             OtherAct::Delete { .. } => {
-                let shown = last.and_then(|s| self.versions.get(&s)).map(|v| contents::len(&v.content));
+                let shown =
+                    last.and_then(|s| self.versions.get(&s)).map(|v| contents::len(&v.content));
                 let what = shown.map_or(What::Absent, |size| What::File { size, token: None });
                 let (act, shown) = (Act::Remove { at: path.clone() }, vec![(path.clone(), what)]);
                 let deed = Deed { step: number, on: None, act, shown, did: Did::InVault, at };
@@ -447,7 +457,8 @@ impl History {
         }
         match fate {
             Fate::Unmount { on } if outcome.failure.is_none() => {
-                let slots: Vec<u8> = self.slots.keys().filter(|k| k.0 == *on).map(|k| k.1).collect();
+                let slots: Vec<u8> =
+                    self.slots.keys().filter(|k| k.0 == *on).map(|k| k.1).collect();
                 slots.into_iter().for_each(|slot| self.close(*on, slot, Did::Here));
                 self.drop_slots(*on);
                 self.all_in_vault(*on, number);
@@ -575,7 +586,8 @@ impl History {
         let days = self.script.settings.iter().map(|s| s.trash_days).min().unwrap_or(0);
         let Some(since) = self.replaced.get(token).copied() else { return };
         if now != u64::MAX && now < since.saturating_add(u64::from(days) * DAY) {
-            let text = format!("machine {on} deletes {token} {} ms after it was replaced", now - since);
+            let text =
+                format!("machine {on} deletes {token} {} ms after it was replaced", now - since);
             self.find(Clause::DeletedFromTrash, "-", Some(on), text);
         }
     }

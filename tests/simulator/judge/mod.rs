@@ -13,7 +13,7 @@
 //! * Where a promise leaves a choice (which of two names that two machines gave, which
 //!   parent a folder got), every choice is right. A doubt is no finding.
 
-mod contents;
+pub mod contents;
 mod finding;
 mod history;
 mod verdict;

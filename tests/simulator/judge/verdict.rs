@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::company::{
-    Abilities, Act, Content, Entry, Final, Machine, Observer, Path, Stamp, Step, View, What,
+    Abilities, Act, Content, Entry, Final, Machine, Observer, Path, Stamp, Step, Stored, View, What,
 };
 use super::super::kinds;
 use super::contents;
@@ -17,7 +17,7 @@ type Original<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub fn judge(
     history: &History,
     ending: &Final,
-    _abilities: Abilities,
+    abilities: Abilities,
     original: Original<'_>,
 ) -> Vec<Finding> {
     let mut court = Court { history, findings: Vec::new(), original };
@@ -28,6 +28,9 @@ pub fn judge(
         }
     }
     court.agreement(ending);
+    if abilities.horizon {
+        court.leaks(ending);
+    }
     let views: Vec<(&Observer, &View)> =
         ending.views.iter().filter_map(|(o, view)| Some((o, view.as_ref().ok()?))).collect();
     // The fresh one is last: it has only what the vault has.
@@ -77,6 +80,23 @@ impl Court<'_> {
         }
     }
 
+    /// After the horizon only what somebody names is left.
+    fn leaks(&mut self, ending: &Final) {
+        let views = ending.views.values().filter_map(|view| view.as_ref().ok());
+        let named: BTreeSet<&String> = views
+            .flat_map(View::values)
+            .filter_map(|entry| match entry {
+                Entry::File { token, .. } => token.as_ref(),
+                _ => None,
+            })
+            .collect();
+        for (token, what) in &ending.stored {
+            if *what != Stored::Part && !named.contains(token) {
+                self.find(Clause::Leak, "-", None, format!("{token} ({what:?})"));
+            }
+        }
+    }
+
     fn look(&mut self, observer: Observer, view: &View) {
         for (path, entry) in view {
             self.entry(observer, path, entry);
@@ -107,9 +127,10 @@ impl Court<'_> {
             }
             Entry::Dir { made, .. } => {
                 let made = made.and_then(|stamp| self.made_by(stamp));
-                let perhaps = self.history.deeds.iter().any(|deed| {
-                    matches!(&deed.act, Act::Mkdir { .. }) && deed.did == Did::Perhaps
-                });
+                let perhaps =
+                    self.history.deeds.iter().any(|deed| {
+                        matches!(&deed.act, Act::Mkdir { .. }) && deed.did == Did::Perhaps
+                    });
                 // Another client's folders are the contexts of its tokens.
                 let other = self.history.deeds.iter().any(|deed| deed.on.is_none());
                 if made.is_none() && !perhaps && !other {
@@ -132,7 +153,8 @@ impl Court<'_> {
 
     fn made_by(&self, stamp: Stamp) -> Option<&Deed> {
         self.history.deeds.iter().find(|deed| {
-            deed.step + 1 == stamp as usize && matches!(deed.act, Act::Mkdir { .. } | Act::Symlink { .. })
+            deed.step + 1 == stamp as usize
+                && matches!(deed.act, Act::Mkdir { .. } | Act::Symlink { .. })
         })
     }
 
@@ -309,9 +331,7 @@ impl Court<'_> {
             let gives = match &deed.act {
                 Act::Rename { from, to } => to == path || covers(to, path) || covers(from, path),
                 Act::Link { to, .. } => to == path,
-                Act::Exchange { a, b } => {
-                    [a, b].iter().any(|at| *at == path || covers(at, path))
-                }
+                Act::Exchange { a, b } => [a, b].iter().any(|at| *at == path || covers(at, path)),
                 _ => false,
             };
             gives && deed.did > Did::Not && (deed.on != taken.on || deed.step > taken.step)
@@ -321,7 +341,9 @@ impl Court<'_> {
     /// A rename between two names of one file does nothing.
     fn same_file(&self, deed: &Deed) -> bool {
         match (deed.shown.first(), deed.shown.get(1)) {
-            (Some((_, What::File { size: a, .. })), Some((_, What::File { size: b, .. }))) => a == b,
+            (Some((_, What::File { size: a, .. })), Some((_, What::File { size: b, .. }))) => {
+                a == b
+            }
             _ => false,
         }
     }
