@@ -54,15 +54,18 @@ fn explore() {
             entry.0 += 1;
         }
         if seeds == 1 {
-            let mut drive = Drive::new(&script);
+            let mut drive: Box<dyn company::Company> = match env("SIM_COMPANY").as_deref() {
+                Some("reference") => Box::new(reference::Reference::new(&script, None)),
+                _ => Box::new(Drive::new(&script)),
+            };
             for (n, step) in script.steps.iter().enumerate() {
-                let outcome = company::Company::step(&mut drive, n, step);
+                let outcome = drive.step(n, step);
                 println!(
                     "{n} @{} {step:?}\n      {:?} {:?} {:?}",
                     outcome.at, outcome.failure, outcome.shown, outcome.events
                 );
             }
-            for (who, view) in company::Company::finish(&mut drive).views {
+            for (who, view) in drive.finish().views {
                 println!("{who:?}");
                 match view {
                     Ok(view) => {

@@ -106,7 +106,10 @@ impl Reference {
             }
             Act::WriteSlot { slot, .. } => {
                 let object = *self.machines[on].slots.get(slot).ok_or("EBADF")?;
-                let base = tree.objects.get(&object).and_then(|o| o.heads.first().copied());
+                if self.is_unlinked_here(on, tree, object) {
+                    return Err("ENOENT");
+                }
+                let base = tree.newest.get(&object).copied();
                 self.put(on, tree, object, base, act, stamp, None);
                 Ok(())
             }
@@ -121,6 +124,18 @@ impl Reference {
             Act::Sync { .. } | Act::Read { .. } => Ok(()),
             names => self.names(on, tree, names, stamp),
         }
+    }
+
+    /// Whether a file lost its last name by what was done on this machine: then what is
+    /// written to it is nobody's, as on any file system, and the reference refuses it.
+    fn is_unlinked_here(&self, on: usize, tree: &Tree, object: Id) -> bool {
+        !tree.links.contains_key(&object)
+            && self.machines[on].knows().values().any(|record| match &record.change {
+                Change::Remove { entry, .. } => {
+                    record.on == on && tree.entry_objects.get(entry) == Some(&object)
+                }
+                _ => false,
+            })
     }
 
     fn write(&mut self, on: usize, tree: &Tree, at: &str, act: &Act, stamp: Stamp) -> Done {
@@ -410,6 +425,6 @@ fn what_place(tree: &Tree, place: Place) -> What {
 }
 
 fn what_object(tree: &Tree, object: Id) -> What {
-    let version = tree.objects.get(&object).and_then(|o| o.heads.first().copied());
+    let version = tree.newest.get(&object).copied();
     what_place(tree, Place { object, entry: None, version })
 }

@@ -83,7 +83,7 @@ impl Reference {
     fn record(&mut self, on: usize, change: Change) -> Id {
         let id = self.next;
         self.next += 1;
-        let record = Arc::new(Record { id, at: self.now, change });
+        let record = Arc::new(Record { id, at: self.now, on, change });
         self.machines[on].journal.insert(id, record);
         id
     }
@@ -153,7 +153,7 @@ impl Reference {
         let mut change = |this: &mut Self, change| {
             let id = this.next;
             this.next += 1;
-            made.push(Arc::new(Record { id, at: this.now, change }));
+            made.push(Arc::new(Record { id, at: this.now, on: usize::MAX, change }));
             id
         };
         if let OtherAct::Update { .. } | OtherAct::Delete { .. } = act

@@ -36,6 +36,8 @@ pub struct Record {
     pub id: Id,
     /// Virtual time.
     pub at: u64,
+    /// Whose; other clients count as one beyond all.
+    pub on: usize,
     pub change: Change,
 }
 
@@ -106,6 +108,10 @@ pub struct Tree {
     pub names: BTreeMap<Id, BTreeMap<String, Place>>,
     pub versions: BTreeMap<Id, (Option<Id>, Content)>,
     pub links: BTreeMap<Id, u32>,
+    /// Each file's latest version, taken by a removal or not: what who has it open sees.
+    pub newest: BTreeMap<Id, Id>,
+    /// Of every entry that ever was.
+    pub entry_objects: BTreeMap<Id, Id>,
 }
 
 #[derive(Clone, Debug)]
@@ -163,7 +169,9 @@ impl Tree {
                 }
                 Change::Remove { entry, seen } => {
                     if let Some(entry) = entries.get_mut(entry) {
-                        entry.removed = Some((id, seen.clone()));
+                        let (last, all) = entry.removed.get_or_insert_default();
+                        *last = id;
+                        all.extend(seen);
                     }
                 }
                 Change::Version { object, from, content } => {
@@ -180,6 +188,7 @@ impl Tree {
             }
         }
         tree.find_heads(&owner);
+        tree.entry_objects = entries.iter().map(|(id, entry)| (*id, entry.object)).collect();
         tree.place(entries);
         tree
     }
@@ -199,11 +208,11 @@ impl Tree {
                 && let Some(object) = owner.get(id).and_then(|object| self.objects.get_mut(object))
             {
                 object.heads.push(*id);
+                self.newest.entry(owner[id]).or_insert(*id);
             }
         }
     }
 
-    /// Whether a version is among the seen, or grew into one of them.
     fn place(&mut self, mut entries: BTreeMap<Id, Entry>) {
         self.revive(&mut entries);
         cut_circles(&mut entries);
@@ -236,8 +245,8 @@ impl Tree {
         }
     }
 
-    fn revive(&self, entries: &mut BTreeMap<Id, Entry>) {
-        for (object, of) in &self.objects {
+    fn revive(&mut self, entries: &mut BTreeMap<Id, Entry>) {
+        for (object, of) in &mut self.objects {
             let own: Vec<Id> =
                 entries.iter().filter(|(_, e)| e.object == *object).map(|(id, _)| *id).collect();
             if own.iter().any(|id| entries[id].removed.is_none()) {
@@ -248,9 +257,12 @@ impl Tree {
                 .filter_map(|id| entries[id].removed.as_ref())
                 .flat_map(|(_, seen)| seen.iter().copied())
                 .collect();
-            let unseen = of.heads.iter().any(|head| !seen.contains(head));
+            // What the removals had seen, they took.
+            of.heads.retain(|head| !seen.contains(head));
             let last = own.iter().max_by_key(|id| entries[*id].removed.as_ref().map(|r| r.0));
-            if unseen && let Some(entry) = last.and_then(|id| entries.get_mut(id)) {
+            if !of.heads.is_empty()
+                && let Some(entry) = last.and_then(|id| entries.get_mut(id))
+            {
                 entry.removed = None;
             }
         }
