@@ -151,6 +151,14 @@ impl History {
         self.by_size.get(size).copied().or_else(|| self.left_half_done(path))
     }
 
+    /// The version that is shown, if it is one that a step left behind as a whole.
+    fn whole_version(&self, what: Option<&(Path, What)>) -> Option<Stamp> {
+        match what {
+            Some((_, What::File { size, .. })) => self.by_size.get(size).copied(),
+            _ => None,
+        }
+    }
+
     /// The last step that may have left a file of this name half done.
     fn left_half_done(&self, path: &str) -> Option<Stamp> {
         let last = |path: &str| path.rsplit('/').next().map(str::to_owned);
@@ -267,13 +275,13 @@ impl History {
     fn acknowledge(&mut self, step: usize, on: Machine, act: &Act, outcome: &Outcome) {
         match act {
             Act::Fsync { wait: true, .. } => {
-                if let Some(stamp) = self.shown_version(outcome.shown.first()) {
+                if let Some(stamp) = self.whole_version(outcome.shown.first()) {
                     self.raise(stamp, Did::InVault);
                 }
             }
             Act::Sync { wait: true } => self.all_in_vault(on, step),
             Act::Fsync { wait: false, .. } => {
-                let stamp = self.shown_version(outcome.shown.first());
+                let stamp = self.whole_version(outcome.shown.first());
                 self.open.insert(step, (on, stamp));
             }
             Act::Sync { wait: false } => drop(self.open.insert(step, (on, None))),

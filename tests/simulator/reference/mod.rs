@@ -138,8 +138,9 @@ impl Reference {
                 .map(|record| record.id)
                 .collect();
             let kept = self.draws.below(young.len() as u64 + 1) as usize;
-            for id in &young[kept..] {
-                self.machines[on].journal.remove(id);
+            // All of an act goes, or none.
+            if let Some(first) = young.get(kept).map(|id| self.machines[on].journal[id].at) {
+                self.machines[on].journal.retain(|_, record| record.at < first);
             }
         }
         self.events.push(Event::Died { on: on as Number, by });
