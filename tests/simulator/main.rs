@@ -14,6 +14,8 @@ mod disk;
 mod draw;
 mod drive;
 mod judge;
+#[cfg(test)]
+mod judged;
 mod kinds;
 mod local;
 mod planted;

@@ -33,6 +33,18 @@ pub enum Planted {
     MountRefused,
     /// `fsync` fails without a reason.
     FsyncFails,
+    /// `fsync` never answers.
+    NeverAnswers,
+    /// A power cut takes what was acknowledged long before it.
+    CutTakesOld,
+    /// A folder is acknowledged and forgotten.
+    FolderLost,
+    /// A token is deleted that the deleter's tree names.
+    DeletesNamed,
+    /// A token is deleted as soon as it is replaced.
+    DeletesAtOnce,
+    /// An honest service is reported as a liar.
+    FalseAlarm,
 }
 
 /// Spoils what is written.

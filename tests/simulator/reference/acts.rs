@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::company::{Act, Content, Failure, Outcome, Stamp, What};
+use super::super::company::{Act, Content, Event, Failure, Outcome, Stamp, Stored, What};
 use super::super::judge::contents;
 use super::super::planted::{self, Planted};
 use super::tree::{Change, Id, Kind, Place, ROOT, Tree};
@@ -45,6 +45,7 @@ impl Reference {
             }
             return;
         }
+        self.spoil_tokens(on, &outcome.shown);
         outcome.failure = match self.perform(number, on, act, &tree) {
             Ok(()) => self.commit(on, act),
             Err(errno) => Some(refused(errno)),
@@ -58,12 +59,28 @@ impl Reference {
                 if self.planted == Some(Planted::FsyncFails) && self.is_reached(on) {
                     return Some(Failure::Broken { why: "EIO".into() });
                 }
+                if self.planted == Some(Planted::NeverAnswers) {
+                    return Some(Failure::Broken { why: "it never answers".into() });
+                }
                 if self.planted == Some(Planted::AcknowledgesTooEarly) && self.is_reached(on) {
                     return None;
                 }
                 self.publish(on)
             }
             _ => None,
+        }
+    }
+
+    /// Deletions that no honest machine makes.
+    fn spoil_tokens(&mut self, on: usize, shown: &[(String, What)]) {
+        let named = match self.planted {
+            Some(Planted::DeletesNamed) => true,
+            Some(Planted::DeletesAtOnce) => false,
+            _ => return,
+        };
+        if let Some((_, What::File { token: Some(token), .. })) = shown.first() {
+            let (on, token, what) = (on as u8, token.clone(), Stored::File);
+            self.events.push(Event::Deleted { on, token, what, named });
         }
     }
 
@@ -230,6 +247,9 @@ impl Reference {
                     Act::Mkdir { .. } => Kind::Dir(stamp),
                     _ => Kind::Symlink(stamp),
                 };
+                if self.planted == Some(Planted::FolderLost) {
+                    return Ok(());
+                }
                 let object = self.record(on, Change::Object(kind));
                 self.record(on, Change::Entry { object, parent, name });
                 Ok(())

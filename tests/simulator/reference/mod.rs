@@ -134,7 +134,10 @@ impl Reference {
             let young: Vec<Id> = self.machines[on]
                 .journal
                 .values()
-                .filter(|record| record.at + DURABLE_MS > self.now)
+                .filter(|record| {
+                    let old = self.planted == Some(Planted::CutTakesOld);
+                    record.at + DURABLE_MS > self.now || old
+                })
                 .map(|record| record.id)
                 .collect();
             let kept = self.draws.below(young.len() as u64 + 1) as usize;
@@ -236,7 +239,13 @@ impl Reference {
             }
             Fate::Away { .. } => self.machines[on].away = true,
             Fate::Back { .. } => self.machines[on].away = false,
-            Fate::Look { .. } if mounted => self.hear(on),
+            Fate::Look { .. } if mounted => {
+                self.hear(on);
+                if self.planted == Some(Planted::FalseAlarm) {
+                    let text = "the vault lacks a segment".to_owned();
+                    self.events.push(Event::Reported { on: on as Number, text });
+                }
+            }
             Fate::Clock { .. } | Fate::Housekeep { .. } | Fate::Checkpoint { .. } if mounted => {}
             Fate::Clock { .. } => {}
             _ => return Some(Failure::NotMounted),
