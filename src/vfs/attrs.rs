@@ -69,7 +69,7 @@ impl Vfs {
         self: Arc<Self>,
         _caller: Caller,
         ino: Ino,
-        _fh: Option<u64>,
+        fh: Option<u64>,
         mut set: SetAttr,
     ) -> VfsResult<Attr> {
         if self.config.read_only {
@@ -79,7 +79,7 @@ impl Vfs {
             && self.tree.inode(ino)?.kind == Kind::File
         {
             if self.getattr(ino)?.size != size {
-                self.truncate(ino, size).await?;
+                self.truncate(ino, size, fh.is_some()).await?;
             } else {
                 // To the size that it has: nothing to cut, and the times move all the same.
                 set.mtime.get_or_insert(SetTime::Now);

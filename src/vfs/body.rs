@@ -307,33 +307,45 @@ impl State {
         if let Some(need) = self.prepare(vfs, ino, self.size, held)? {
             return Ok(Some(need));
         }
-        let now = vfs.now();
         let generation = self.generation + 1;
         match &mut self.overlay {
             Overlay::Small(bytes) => bytes[from as usize..to as usize].fill(0),
             Overlay::None => {}
-            Overlay::Chunks(chunks) => {
-                for piece in pieces(from, to - from, CHUNK) {
-                    let index = piece.index32();
-                    let end = piece.offset + piece.len as u64;
-                    if piece.within == 0 && (end == self.size || piece.len as u64 == CHUNK) {
-                        if let Some(chunk) = chunks.remove(&index) {
-                            vfs.drop_chunk(ino, index, &chunk)?;
-                        }
-                    } else if let Some(chunk) = chunks.get_mut(&index) {
-                        let first = piece.within / BLOCK64;
-                        let last = (piece.within + piece.len as u64).div_ceil(BLOCK64);
-                        let cleared = chunk.blob.clear(first..last);
-                        cleared.map_err(|e| VfsError::from_blob(vfs.name_of_open(), e))?;
-                        chunk.generation = generation;
-                        vfs.account(chunk)?;
-                    }
+            Overlay::Chunks(_) => self.cleared.add(from, to, generation),
+        }
+        self.changed(vfs.now());
+        self.give_up_blocks(vfs, ino, (from, to))?;
+        Ok(None)
+    }
+
+    /// Gives up what is staged of a cleared range, once it is recorded that it is cleared:
+    /// what lies below would come up otherwise, if the process died between the two.
+    fn give_up_blocks(&mut self, vfs: &Vfs, ino: Ino, (from, to): (u64, u64)) -> VfsResult<()> {
+        let Overlay::Chunks(chunks) = &self.overlay else { return Ok(()) };
+        if !pieces(from, to - from, CHUNK).any(|piece| chunks.contains_key(&piece.index32())) {
+            return Ok(());
+        }
+        vfs.record_body(ino, self)?;
+        self.persisted = self.generation;
+        let (size, generation) = (self.size, self.generation);
+        let Overlay::Chunks(chunks) = &mut self.overlay else { return Ok(()) };
+        for piece in pieces(from, to - from, CHUNK) {
+            let index = piece.index32();
+            let end = piece.offset + piece.len as u64;
+            if piece.within == 0 && (end == size || piece.len as u64 == CHUNK) {
+                if let Some(chunk) = chunks.remove(&index) {
+                    vfs.drop_chunk(ino, index, &chunk)?;
                 }
-                self.cleared.add(from, to, generation);
+            } else if let Some(chunk) = chunks.get_mut(&index) {
+                let first = piece.within / BLOCK64;
+                let last = (piece.within + piece.len as u64).div_ceil(BLOCK64);
+                let cleared = chunk.blob.clear(first..last);
+                cleared.map_err(|e| VfsError::from_blob(vfs.name_of_open(), e))?;
+                chunk.generation = generation;
+                vfs.account(chunk)?;
             }
         }
-        self.changed(now);
-        Ok(None)
+        Ok(())
     }
 
     /// Puts a version of another file under an empty one, or more of the version that was
@@ -537,8 +549,13 @@ impl State {
         if self.frozen {
             return Ok(Some(Need::Thaw));
         }
+        let mut given_up = BTreeMap::new();
         if size == 0 {
-            self.drop_overlay(vfs, ino)?;
+            if let Overlay::Chunks(chunks) = std::mem::take(&mut self.overlay) {
+                given_up = chunks;
+            }
+            self.cleared = Cleared::default();
+            vfs.staging.hold(Held::Small(ino), 0);
             self.overlay = Overlay::Small(Vec::new());
             self.base_len = 0;
         } else if size <= SMALL_MAX
@@ -553,26 +570,32 @@ impl State {
             } else if let Some(need) = self.prepare(vfs, ino, size, held)? {
                 return Ok(Some(need));
             }
-        } else {
-            if matches!(self.overlay, Overlay::None) {
-                self.overlay = Overlay::Chunks(BTreeMap::new());
-            }
-            self.cut_chunks(vfs, ino, size)?;
+        } else if matches!(self.overlay, Overlay::None) {
+            self.overlay = Overlay::Chunks(BTreeMap::new());
         }
+        let cuts = size < self.size && matches!(&self.overlay, Overlay::Chunks(c) if !c.is_empty());
         self.base_len = self.base_len.min(size);
         self.cleared.cut(size);
         self.size = size;
         let now = vfs.now();
         self.changed(now);
         self.cut = self.generation;
+        if cuts || !given_up.is_empty() {
+            // What is given up is needed as long as the record speaks of it.
+            vfs.record_body(ino, self)?;
+            self.persisted = self.generation;
+            for (index, chunk) in given_up {
+                vfs.drop_chunk(ino, index, &chunk)?;
+            }
+            self.cut_chunks(vfs, ino)?;
+        }
         Ok(None)
     }
 
-    fn cut_chunks(&mut self, vfs: &Vfs, ino: Ino, size: u64) -> VfsResult<()> {
-        if size >= self.size {
-            return Ok(());
-        }
-        let generation = self.generation + 1;
+    /// Gives up what is staged beyond the end: also of writes that nobody recorded before
+    /// the process died, for they would come up when the file is extended.
+    pub(super) fn cut_chunks(&mut self, vfs: &Vfs, ino: Ino) -> VfsResult<()> {
+        let (size, generation) = (self.size, self.generation);
         let blob_error = |e| VfsError::from_blob(vfs.name_of_open(), e);
         let Overlay::Chunks(chunks) = &mut self.overlay else { return Ok(()) };
         let boundary = u32::try_from(size / CHUNK).unwrap_or(u32::MAX);
@@ -588,7 +611,8 @@ impl State {
         if tail > 0 {
             let mut block = vec![0; BLOCK];
             let last = within / BLOCK64;
-            if chunk.blob.read(last, &mut block).map_err(blob_error)?.is_all() {
+            let whole = chunk.blob.read(last, &mut block).map_err(blob_error)?.is_all();
+            if whole && block[tail..].iter().any(|byte| *byte != 0) {
                 block[tail..].fill(0);
                 chunk.blob.write(last, &block).map_err(blob_error)?;
             }

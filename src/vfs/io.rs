@@ -162,8 +162,9 @@ impl Vfs {
         Err(self.cannot_keep(body.ino))
     }
 
-    /// Cuts or extends a file, opening its content for the time if need be.
-    pub(super) async fn truncate(&self, ino: Ino, size: u64) -> VfsResult<()> {
+    /// Cuts or extends a file, opening its content for the time if need be. `open`: through
+    /// a handle, whose flush records it; otherwise it is recorded before this returns.
+    pub(super) async fn truncate(&self, ino: Ino, size: u64, open: bool) -> VfsResult<()> {
         self.check_size(ino, Some(size))?;
         let body = self.body(ino)?;
         let mut held = Vec::new();
@@ -174,9 +175,11 @@ impl Vfs {
             };
             match need {
                 None => {
-                    // With no handle open, no flush will follow: record it now.
-                    if body.state.read().writers == 0 {
+                    let writers = body.state.read().writers;
+                    if !open || writers == 0 {
                         self.persist(&body)?;
+                    }
+                    if writers == 0 {
                         self.queue_upload(&body);
                     }
                     return Ok(());
@@ -205,7 +208,7 @@ impl Vfs {
             .map_err(|e| self.staging_error(body.ino, e))?;
         let before = body.state.read().generation;
         if !keep_size && end > size {
-            self.truncate(body.ino, end).await?;
+            self.truncate(body.ino, end, true).await?;
         }
         if punch {
             self.make_zero(&body, offset, end).await?;

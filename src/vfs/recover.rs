@@ -105,6 +105,7 @@ impl Vfs {
             state.base_len = dirty.base_len;
             state.cleared = dirty.cleared.clone();
             state.dirty = true;
+            state.cut_chunks(self, ino)?;
         }
         Ok(body)
     }

@@ -335,7 +335,7 @@ pub struct Outcome {
     /// Virtual time at its end, in milliseconds since the beginning of the run.
     pub at: u64,
     /// What the machine showed of each path of the act right before it, in the act's order;
-    /// a slot's act has none.
+    /// for an act on a slot, what the open file was, under an empty path.
     pub shown: Vec<(Path, What)>,
     /// How it ended.
     pub failure: Option<Failure>,

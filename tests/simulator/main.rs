@@ -11,37 +11,74 @@
 
 mod company;
 mod disk;
+mod draw;
 mod drive;
+mod judge;
+mod kinds;
 mod local;
+mod planted;
 mod random;
+mod reference;
 mod service;
 mod tasks;
 
+use std::time::Instant;
+
+use draw::{Profile, draw};
+use drive::Drive;
+
 #[test]
-fn smoke() {
-    use company::*;
-    let settings = Settings { trash_days: 7, split_above: 10_000, part: 4096, poll_secs: 30 };
-    let script = Script {
-        schedule: 7,
-        settings: vec![settings; 2],
-        steps: vec![
-            Step::Fate(Fate::Mount { on: 0 }),
-            Step::Fate(Fate::Mount { on: 1 }),
-            Step::Do(0, Act::Mkdir { at: "d".into() }),
-            Step::Do(0, Act::Write { at: "d/a".into(), size: 100 }),
-            Step::Do(0, Act::Write { at: "d/big".into(), size: 20_000 }),
-            Step::Do(0, Act::Fsync { at: "d/a".into(), wait: true }),
-            Step::Wait { ms: 60_000 },
-            Step::Do(1, Act::Edit { at: "d/big".into(), from: 5000, cells: 10, size: 20_001 }),
-            Step::Do(1, Act::Sync { wait: true }),
-            Step::Fate(Fate::Kill { on: 0, when: Moment::Now }),
-            Step::Fate(Fate::Mount { on: 0 }),
-            Step::Do(0, Act::Remove { at: "d/a".into() }),
-        ],
-    };
-    let mut drive = drive::Drive::new(&script);
-    for (n, step) in script.steps.iter().enumerate() {
-        println!("{n} {step:?}\n   {:?}", drive.step(n, step));
+#[allow(clippy::disallowed_methods, reason = "a test that prints how long it took")]
+fn explore() {
+    let env = |name: &str| std::env::var(name).ok();
+    let profile = env("SIM_PROFILE").unwrap_or_else(|| "quiet".into());
+    let mut profile = Profile::named(&profile).unwrap();
+    profile.only = env("SIM_ONLY")
+        .filter(|s| !s.is_empty())
+        .map(|s| s.split(',').map(str::to_owned).collect())
+        .unwrap_or_default();
+    profile.without =
+        env("SIM_WITHOUT").map(|s| s.split(',').map(str::to_owned).collect()).unwrap_or_default();
+    let first: u64 = env("SIM_SEED").and_then(|s| s.parse().ok()).unwrap_or(0);
+    let seeds: u64 = env("SIM_SEEDS").and_then(|s| s.parse().ok()).unwrap_or(20);
+    let mut all = std::collections::BTreeMap::new();
+    let begun = Instant::now();
+    for seed in first..first + seeds {
+        let script = draw(seed, &profile);
+        let report = match env("SIM_COMPANY").as_deref() {
+            Some("reference") => judge::run(&mut reference::Reference::new(&script, None), &script),
+            _ => judge::run(&mut Drive::new(&script), &script),
+        };
+        for finding in &report.findings {
+            let entry = all.entry(finding.signature()).or_insert((0, seed, finding.text.clone()));
+            entry.0 += 1;
+        }
+        if seeds == 1 {
+            let mut drive = Drive::new(&script);
+            for (n, step) in script.steps.iter().enumerate() {
+                let outcome = company::Company::step(&mut drive, n, step);
+                println!(
+                    "{n} @{} {step:?}\n      {:?} {:?} {:?}",
+                    outcome.at, outcome.failure, outcome.shown, outcome.events
+                );
+            }
+            for (who, view) in company::Company::finish(&mut drive).views {
+                println!("{who:?}");
+                match view {
+                    Ok(view) => {
+                        view.iter().for_each(|(path, entry)| println!("   {path} {entry:?}"))
+                    }
+                    Err(why) => println!("   {why}"),
+                }
+            }
+            for finding in &report.findings {
+                println!("{finding}");
+            }
+        }
     }
-    println!("{:#?}", drive.finish());
+    println!("{seeds} seeds in {:?}", begun.elapsed());
+    for (signature, (count, seed, text)) in all {
+        let text: String = text.chars().take(300).collect();
+        println!("{count:5} {signature}   seed {seed}: {text}");
+    }
 }

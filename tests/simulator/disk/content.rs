@@ -25,7 +25,11 @@ pub(super) struct Content {
 /// One change of a file.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    Write { at: u64, data: Vec<u8> },
+    /// Of at least one byte.
+    Write {
+        at: u64,
+        data: Vec<u8>,
+    },
     SetLen(u64),
     Punch(Range<u64>),
 }
@@ -69,9 +73,7 @@ impl Content {
             Arc::make_mut(page)[place].copy_from_slice(piece);
             rest = behind;
         }
-        if !data.is_empty() {
-            self.len = self.len.max(end);
-        }
+        self.len = self.len.max(end);
     }
 
     fn set_len(&mut self, len: u64) {

@@ -26,8 +26,8 @@ pub(super) struct State {
     pub(super) generation: u64,
     pub(super) hook: Option<Hook>,
     pub(super) kill_in_write: Option<u64>,
-    /// Bytes that others have taken.
-    foreign: u64,
+    /// Bytes that other programs have taken.
+    others: u64,
 }
 
 struct Node {
@@ -80,7 +80,7 @@ impl State {
             generation: 0,
             hook: None,
             kill_in_write: None,
-            foreign: 0,
+            others: 0,
         }
     }
 
@@ -202,7 +202,7 @@ impl State {
             return Err(dead());
         }
         // An empty disk is never full: no need to count.
-        let fitting = match self.foreign {
+        let fitting = match self.others {
             0 => data.len(),
             _ => self.file(id)?.now.fitting(at, data.len(), self.space().free / PAGE),
         };
@@ -214,6 +214,9 @@ impl State {
     }
 
     fn store(&mut self, id: Id, at: u64, data: &[u8], now: SystemTime) -> io::Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
         self.change(id, Change::Write { at, data: data.to_vec() }, now)
     }
 
@@ -230,12 +233,12 @@ impl State {
     pub(super) fn space(&self) -> DiskSpace {
         let alive = self.nodes.values().filter(|node| node.named || node.opened > 0);
         let used: u64 = alive.filter_map(Node::file).map(|file| file.now.allocated()).sum();
-        DiskSpace { total: TOTAL, free: TOTAL.saturating_sub(used).saturating_sub(self.foreign) }
+        DiskSpace { total: TOTAL, free: TOTAL.saturating_sub(used).saturating_sub(self.others) }
     }
 
     pub(super) fn set_free(&mut self, bytes: u64) {
-        self.foreign = 0;
-        self.foreign = self.space().free.saturating_sub(bytes);
+        self.others = 0;
+        self.others = self.space().free.saturating_sub(bytes);
     }
 
     // Names.
@@ -311,7 +314,11 @@ impl State {
     }
 
     pub(super) fn sync_dir(&mut self, id: Id) -> io::Result<()> {
-        let all = self.folder(id)?.unsynced().len();
+        let Ok(folder) = self.folder(id) else {
+            // Opening does not ask what it is that is opened.
+            return self.sync(id);
+        };
+        let all = folder.unsynced().len();
         self.make_durable(BTreeMap::from([(id, all)]));
         Ok(())
     }

@@ -7,7 +7,7 @@ use privicorefs::vfs::{
 };
 
 use super::super::company::{Act, CELL, Content, Event, Failure, Machine, Outcome, Stamp};
-use super::tree::{CALLER, child, parent, resolve, what};
+use super::tree::{CALLER, child, parent, resolve, what, what_ino};
 use super::{NEVER, World, cells, failure};
 
 const READ: OpenMode = OpenMode { read: true, write: false, truncate: false, sync: false };
@@ -39,6 +39,11 @@ impl World {
         let (vfs, process) = (running.vfs.clone(), running.process.clone());
         let slots = running.slots.clone();
         outcome.shown = subjects(act).iter().map(|at| ((*at).clone(), what(&vfs, at))).collect();
+        if let Act::WriteSlot { slot, .. } | Act::Close { slot } | Act::FsyncSlot { slot } = act
+            && let Some((ino, _)) = slots.get(slot)
+        {
+            outcome.shown.push((String::new(), what_ino(&vfs, *ino)));
+        }
         let doing = {
             let (vfs, act) = (vfs.clone(), act.clone());
             async move {
@@ -132,7 +137,7 @@ async fn perform(
             let edited = edit(vfs, (ino, fh), stamp, (*from, *cells), *size).await;
             close(vfs, fh, edited).await
         }
-        Act::Truncate { at, size } => set_size(vfs, resolve(vfs, at)?.ino, None, *size).await,
+        Act::Truncate { at, size } => set_size(vfs, file(vfs, at)?, None, *size).await,
         Act::Punch { at, from, cells, size } => {
             let (ino, fh) = open(vfs, at, WRITE)?;
             let punched = async {
@@ -227,9 +232,15 @@ fn rename(vfs: &Arc<Vfs>, from: &str, to: &str, mode: RenameMode) -> VfsResult<(
 }
 
 fn open(vfs: &Arc<Vfs>, at: &str, mode: OpenMode) -> VfsResult<(Ino, u64)> {
+    let ino = file(vfs, at)?;
+    Ok((ino, vfs.open_file(ino, mode)?.fh))
+}
+
+/// The file at a path; symbolic links are not followed.
+fn file(vfs: &Vfs, at: &str) -> VfsResult<Ino> {
     let found = resolve(vfs, at)?;
     match found.kind {
-        Kind::File => Ok((found.ino, vfs.open_file(found.ino, mode)?.fh)),
+        Kind::File => Ok(found.ino),
         Kind::Dir => Err(VfsError::IsDir { what: at.to_owned() }),
         _ => Err(VfsError::Invalid { what: at.to_owned(), why: "not a file" }),
     }
@@ -294,13 +305,13 @@ async fn set_size(vfs: &Arc<Vfs>, ino: Ino, fh: Option<u64>, size: u32) -> VfsRe
 /// As the kernel does it: what cannot be shared is read and written.
 async fn clone(vfs: &Arc<Vfs>, from: &str, to: &str, size: u32) -> VfsResult<()> {
     let (source_ino, source) = open(vfs, from, READ)?;
+    if resolve(vfs, to).is_ok_and(|there| there.ino == source_ino) {
+        vfs.release(source)?;
+        return Err(VfsError::Invalid { what: to.to_owned(), why: "the same file" });
+    }
     let copied = async {
         let (ino, target) = create(vfs, to).await?;
-        let copied = match ino == source_ino {
-            true => Err(VfsError::Invalid { what: to.to_owned(), why: "the same file" }),
-            false => copy(vfs, source_ino, source, target).await,
-        };
-        let sized = match copied {
+        let sized = match copy(vfs, source_ino, source, target).await {
             Ok(()) => set_size(vfs, ino, Some(target), size).await,
             failed => failed,
         };

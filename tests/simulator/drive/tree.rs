@@ -51,6 +51,18 @@ pub fn what(vfs: &Vfs, path: &str) -> What {
         Err(VfsError::NotFound { .. } | VfsError::NotDir { .. }) => return What::Absent,
         Err(error) => return What::Odd { why: error.to_string() },
     };
+    what_attr(vfs, &attr)
+}
+
+/// What an open file is.
+pub fn what_ino(vfs: &Vfs, ino: Ino) -> What {
+    match vfs.getattr(ino) {
+        Ok(attr) => what_attr(vfs, &attr),
+        Err(error) => What::Odd { why: error.to_string() },
+    }
+}
+
+fn what_attr(vfs: &Vfs, attr: &Attr) -> What {
     match attr.kind {
         Kind::File => What::File { size: cells_of(attr.size), token: token(vfs, attr.ino) },
         Kind::Dir => What::Dir { made: number(vfs, attr.ino, acts::MADE) },

@@ -1,0 +1,355 @@
+//! The reference: a company in memory that keeps every promise of design D10, simply.
+//!
+//! Each machine knows records; its tree is a function of them (`tree`). What it does makes
+//! records, which wait in its journal until they are published all at once; what it hears are
+//! the records that others published. A record has one number for ever, so that it may be
+//! published twice, by a clone or after a restore, and counts once.
+
+mod acts;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub use self::tree::original_name;
+use self::tree::{Change, Id, Kind, ROOT, Record, Records, Tree};
+use super::company::{
+    Abilities, Company, Entry, Event, Failure, Fate, Final, Machine as Number, Moment, Observer,
+    OtherAct, Outcome, Path, Script, Service, Step, Stored, View,
+};
+use super::planted::Planted;
+use super::random::{Draws, seed_of};
+
+/// Younger than this, what is only here may be lost to a power cut.
+const DURABLE_MS: u64 = 100;
+
+/// One machine.
+#[derive(Clone, Default)]
+struct Machine {
+    mounted: bool,
+    lost: bool,
+    away: bool,
+    poll_secs: u32,
+    heard: Records,
+    /// Made here, and not published.
+    journal: Records,
+    slots: BTreeMap<u8, Id>,
+    backups: BTreeMap<u8, (Records, Records)>,
+    doom: Option<(usize, u32, Option<bool>)>,
+}
+
+impl Machine {
+    fn knows(&self) -> Records {
+        let mut all = self.heard.clone();
+        all.extend(self.journal.iter().map(|(id, record)| (*id, record.clone())));
+        all
+    }
+}
+
+/// See the module's header.
+pub struct Reference {
+    pub(super) planted: Option<Planted>,
+    machines: Vec<Machine>,
+    vault: Records,
+    next: Id,
+    now: u64,
+    draws: Draws,
+    /// Objects of the other client, by path.
+    others: BTreeMap<Path, Vec<Id>>,
+    /// Until when the service is not reached.
+    down: u64,
+    failing: u32,
+    events: Vec<Event>,
+}
+
+impl Reference {
+    /// The company of a script; with a planted fault it breaks one promise.
+    pub fn new(script: &Script, planted: Option<Planted>) -> Self {
+        let machine = |poll_secs| Machine { poll_secs, ..Machine::default() };
+        Self {
+            planted,
+            machines: script.settings.iter().map(|s| machine(s.poll_secs)).collect(),
+            vault: Records::new(),
+            next: 1,
+            now: 0,
+            draws: Draws::new(seed_of(&[script.schedule, 5])),
+            others: BTreeMap::new(),
+            down: 0,
+            failing: 0,
+            events: Vec::new(),
+        }
+    }
+
+    fn record(&mut self, on: usize, change: Change) -> Id {
+        let id = self.next;
+        self.next += 1;
+        let record = Arc::new(Record { id, at: self.now, change });
+        self.machines[on].journal.insert(id, record);
+        id
+    }
+
+    fn is_reached(&self, on: usize) -> bool {
+        !self.machines[on].away && self.now >= self.down
+    }
+
+    fn publish(&mut self, on: usize) -> Option<Failure> {
+        if !self.is_reached(on) {
+            return Some(Failure::TimedOut);
+        }
+        let machine = &mut self.machines[on];
+        self.vault.extend(machine.journal.iter().map(|(id, r)| (*id, r.clone())));
+        machine.heard.append(&mut machine.journal);
+        None
+    }
+
+    fn hear(&mut self, on: usize) {
+        if self.is_reached(on) {
+            let new = self.vault.iter().map(|(id, record)| (*id, record.clone()));
+            self.machines[on].heard.extend(new);
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now += ms;
+        for on in 0..self.machines.len() {
+            let machine = &self.machines[on];
+            if !machine.mounted || ms < 2_000 {
+                continue;
+            }
+            drop(self.publish(on));
+            if self.machines[on].poll_secs > 0
+                && ms > u64::from(self.machines[on].poll_secs) * 1_000
+            {
+                self.hear(on);
+            }
+        }
+    }
+
+    /// A machine's program ends; open files are closed by that, unacknowledged.
+    fn die(&mut self, on: usize, by: usize, power: Option<bool>) {
+        self.machines[on].mounted = false;
+        self.machines[on].slots.clear();
+        self.machines[on].doom = None;
+        if power.is_some() {
+            let young: Vec<Id> = self.machines[on]
+                .journal
+                .values()
+                .filter(|record| record.at + DURABLE_MS > self.now)
+                .map(|record| record.id)
+                .collect();
+            let kept = self.draws.below(young.len() as u64 + 1) as usize;
+            for id in &young[kept..] {
+                self.machines[on].journal.remove(id);
+            }
+        }
+        self.events.push(Event::Died { on: on as Number, by });
+    }
+
+    fn other(&mut self, number: usize, act: &OtherAct) {
+        let (OtherAct::Store { at, .. } | OtherAct::Update { at, .. } | OtherAct::Delete { at }) =
+            act;
+        let stamp = number as u32 + 1;
+        let mut made = Vec::new();
+        let mut change = |this: &mut Self, change| {
+            let id = this.next;
+            this.next += 1;
+            made.push(Arc::new(Record { id, at: this.now, change }));
+            id
+        };
+        if let OtherAct::Update { .. } | OtherAct::Delete { .. } = act
+            && let Some(entry) = self.others.get_mut(at).and_then(Vec::pop)
+        {
+            let seen = Tree::of(&self.vault).versions.keys().copied().collect();
+            change(self, Change::Remove { entry, seen });
+        }
+        if let OtherAct::Store { size, .. } | OtherAct::Update { size, .. } = act {
+            let object = change(self, Change::Object(Kind::File));
+            let content = vec![super::company::Cells::Of(stamp, *size)];
+            change(self, Change::Version { object, from: None, content });
+            let entry = change(self, Change::Entry { object, parent: ROOT, name: at.clone() });
+            self.others.entry(at.clone()).or_default().push(entry);
+        }
+        self.vault.extend(made.into_iter().map(|record| (record.id, record)));
+    }
+
+    fn fate(&mut self, number: usize, fate: &Fate) -> Option<Failure> {
+        let on = usize::from(super::kinds::machine(&Step::Fate(fate.clone())).unwrap_or_default());
+        if self.machines.get(on).is_none_or(|machine| machine.lost) {
+            return Some(Failure::NotMounted);
+        }
+        let mounted = self.machines[on].mounted;
+        match fate {
+            Fate::Mount { .. } if mounted => {
+                return Some(Failure::Refused { errno: "EBUSY".into() });
+            }
+            Fate::Mount { .. } => {
+                if self.planted == Some(Planted::MountRefused) && self.draws.below(3) == 0 {
+                    return Some(Failure::Broken { why: "it does not".into() });
+                }
+                self.machines[on].mounted = true;
+                self.hear(on);
+            }
+            Fate::Unmount { .. } if mounted => {
+                if let Some(failure) = self.publish(on) {
+                    self.machines[on].mounted = false;
+                    self.machines[on].slots.clear();
+                    return Some(failure);
+                }
+                self.machines[on].mounted = false;
+                self.machines[on].slots.clear();
+            }
+            Fate::Kill { when: Moment::Now, .. } if mounted => self.die(on, number, None),
+            Fate::PowerCut { when: Moment::Now, together, .. } if mounted => {
+                self.die(on, number, Some(*together));
+            }
+            Fate::Kill { when, .. } if mounted => self.doom(on, number, *when, None),
+            Fate::PowerCut { when, together, .. } if mounted => {
+                self.doom(on, number, *when, Some(*together));
+            }
+            Fate::LoseCache { .. } => self.die(on, number, None),
+            Fate::Backup { slot, .. } => {
+                let machine = &mut self.machines[on];
+                let copy = (machine.heard.clone(), machine.journal.clone());
+                machine.backups.insert(*slot, copy);
+            }
+            Fate::Restore { slot, .. } | Fate::SetBack { slot, .. } => {
+                let machine = &mut self.machines[on];
+                let Some((heard, journal)) = machine.backups.get(slot).cloned() else {
+                    return Some(Failure::Refused { errno: "ENOENT".into() });
+                };
+                (machine.heard, machine.journal, machine.mounted) = (heard, journal, true);
+                machine.slots.clear();
+                machine.doom = None;
+                self.hear(on);
+            }
+            Fate::Duplicate { .. } => {
+                let mut twin = self.machines[on].clone();
+                twin.slots.clear();
+                twin.doom = None;
+                twin.mounted = true;
+                self.machines.push(twin);
+            }
+            Fate::Lose { .. } => {
+                self.machines[on].mounted = false;
+                self.machines[on].lost = true;
+            }
+            Fate::Away { .. } => self.machines[on].away = true,
+            Fate::Back { .. } => self.machines[on].away = false,
+            Fate::Look { .. } if mounted => self.hear(on),
+            Fate::Clock { .. } | Fate::Housekeep { .. } | Fate::Checkpoint { .. } if mounted => {}
+            Fate::Clock { .. } => {}
+            _ => return Some(Failure::NotMounted),
+        }
+        None
+    }
+
+    fn doom(&mut self, on: usize, by: usize, when: Moment, power: Option<bool>) {
+        let left = match when {
+            Moment::Now => 1,
+            Moment::Disk(n) | Moment::Local(n) | Moment::Ask(n) | Moment::Answer(n) => n,
+        };
+        self.machines[on].doom = Some((by, left, power));
+    }
+
+    /// A tree for the judge.
+    fn view(&self, records: &Records) -> View {
+        let tree = Tree::of(records);
+        let mut view = View::new();
+        let mut folders = vec![(ROOT, String::new())];
+        let mut seen = BTreeSet::new();
+        while let Some((folder, path)) = folders.pop() {
+            if !seen.insert(folder) {
+                continue;
+            }
+            for (name, place) in tree.names.get(&folder).into_iter().flatten() {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+                let object = &tree.objects[&place.object];
+                let (perm, xattr) = (object.perm, object.xattr);
+                let entry = match object.kind {
+                    Kind::Dir(made) => {
+                        folders.push((place.object, path.clone()));
+                        Entry::Dir { made: Some(made), perm, xattr }
+                    }
+                    Kind::Symlink(made) => Entry::Symlink { made: Some(made) },
+                    Kind::File => Entry::File {
+                        content: place
+                            .version
+                            .map(|v| tree.versions[&v].1.clone())
+                            .unwrap_or_default(),
+                        perm,
+                        xattr,
+                        links: tree.links.get(&place.object).copied().unwrap_or(1),
+                        token: place.version.map(token),
+                    },
+                };
+                view.insert(path, entry);
+            }
+        }
+        view
+    }
+}
+
+fn token(version: Id) -> String {
+    format!("t{version}")
+}
+
+impl Company for Reference {
+    fn abilities(&self) -> Abilities {
+        Abilities { horizon: true, reports: false }
+    }
+
+    fn step(&mut self, number: usize, step: &Step) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.now += 1;
+        match step {
+            Step::Do(on, act) => self.act(number, usize::from(*on), act, &mut outcome),
+            Step::Other(act) => self.other(number, act),
+            Step::Fate(fate) => outcome.failure = self.fate(number, fate),
+            Step::Service(service) => match service {
+                Service::Honest => (self.down, self.failing) = (0, 0),
+                Service::Down { ms } => self.down = self.now + u64::from(*ms),
+                Service::FailPuts { n } => self.failing = *n,
+                _ => {}
+            },
+            Step::Wait { ms } => self.pass(*ms),
+        }
+        outcome.at = self.now;
+        outcome.events = std::mem::take(&mut self.events);
+        outcome
+    }
+
+    fn finish(&mut self) -> Final {
+        self.down = 0;
+        for on in 0..self.machines.len() {
+            self.machines[on].away = false;
+            if !self.machines[on].lost {
+                self.machines[on].mounted = true;
+                drop(self.publish(on));
+            }
+        }
+        for on in 0..self.machines.len() {
+            self.hear(on);
+        }
+        let mut views = BTreeMap::new();
+        for (on, machine) in self.machines.iter().enumerate() {
+            if !machine.lost {
+                views.insert(Observer::Machine(on as Number), Ok(self.view(&machine.heard)));
+            }
+        }
+        let fresh = self.view(&self.vault);
+        let named = fresh.values().filter_map(|entry| match entry {
+            Entry::File { token, .. } => token.clone(),
+            _ => None,
+        });
+        let stored = named.map(|token| (token, Stored::File)).collect();
+        views.insert(Observer::Fresh, Ok(fresh));
+        let events = std::mem::take(&mut self.events);
+        let mut ending = Final { views, stored, events };
+        super::planted::spoil_ending(self.planted, &mut ending);
+        ending
+    }
+
+    fn original_name(&self, name: &str) -> Option<String> {
+        original_name(name)
+    }
+}
