@@ -126,7 +126,7 @@ need_nextest() {
   if cargo nextest --version >/dev/null 2>&1; then NEXTEST=1; fi
 }
 
-# The programs that work on the drive in tests/mount_programs.rs.
+# The programs that work on the drive in tests/heavy/programs.rs.
 need_programs() { need_packages borgbackup fio restic sqlite3 stress-ng tar vim-tiny; }
 
 # The suites that others wrote, in the target folder. Sets PRIVICOREFS_SUITES to their folder.

@@ -12,7 +12,11 @@
 //! protocol   wire words     crypto  seal/open       env  clock, randomness     telemetry
 //! ```
 //!
-//! Arrows point down only; `tests/layering.rs` enforces it.
+//! Arrows point down only; `tests/source/layering.rs` enforces it.
+
+// The unit tests share doubles with the test programs, which name the crate so.
+#[cfg(test)]
+extern crate self as privicorefs;
 
 pub mod catalog;
 pub mod cli;

@@ -3,7 +3,7 @@
 //! A store moves *sealed* payloads. It never sees a key, a plaintext or a path of the
 //! drive beyond the file meta that the caller chooses to show.
 //!
-//! Contract, checked by one conformance suite (`tests/store_conformance.rs`) on every
+//! Contract, checked by one conformance suite (`tests/client/store.rs`) on every
 //! implementation:
 //! * `put` is all or nothing: a token is returned only after the payload is committed
 //!   and its file meta configured. A failed `put` leaves nothing, unless its error says
@@ -17,7 +17,10 @@
 
 mod hold;
 mod limit;
-mod memory;
+#[cfg(test)]
+#[allow(dead_code, reason = "the unit tests use a part of what the test house has")]
+#[path = "../../tests/house/memory_store.rs"]
+mod memory_store;
 mod retry;
 
 use std::fmt;
@@ -31,7 +34,8 @@ use serde::{Deserialize, Serialize};
 
 pub use hold::{Hold, Holding};
 pub use limit::Limit;
-pub use memory::{MemoryStore, Op};
+#[cfg(test)]
+pub(crate) use memory_store::{MemoryStore, Op};
 pub use retry::{Retry, RetryConfig, Told};
 
 /// An opaque handle of one stored payload (a permanent data token).

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::common::attributes;
+use crate::house::attributes;
 use crate::ops::SET_BEFORE;
 use crate::ops::tree::entries;
 

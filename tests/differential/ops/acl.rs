@@ -1,7 +1,7 @@
 //! Values of access control lists, as `setfacl` sets them.
 
-use crate::common::acting::NOBODY;
-use crate::common::content::Rng;
+use crate::house::acting::NOBODY;
+use crate::house::content::Rng;
 
 /// Attribute of the list that is checked.
 pub(super) const ACCESS: &str = "system.posix_acl_access";

@@ -11,9 +11,9 @@ use rustix::fs::{lremovexattr, lsetxattr, removexattr, setxattr, utimensat};
 
 use super::acl::{self, LISTS};
 use super::{Answer, Place, SET_BEFORE, World};
-use crate::common::acting::NOBODY;
-use crate::common::attributes::list;
-use crate::common::content::{Rng, pattern};
+use crate::house::acting::NOBODY;
+use crate::house::attributes::list;
+use crate::house::content::{Rng, pattern};
 
 /// An operation on the attributes of one file.
 #[derive(Clone, Debug)]

@@ -8,8 +8,8 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom, copy_file_range, fallocate, s
 use rustix::io::Errno;
 
 use super::{Answer, Place, World, describe};
-use crate::common::content::{Rng, pattern};
-use crate::common::mapping::Mapping;
+use crate::house::content::{Rng, pattern};
+use crate::house::mapping::Mapping;
 
 /// An operation on the content of one file.
 #[derive(Clone, Debug)]

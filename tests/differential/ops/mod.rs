@@ -17,8 +17,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::common::acting::{as_nobody, with_umask};
-use crate::common::content::Rng;
+use crate::house::acting::{as_nobody, with_umask};
+use crate::house::content::Rng;
 use attributes::Change;
 use content::Action;
 use names::NameOp;

@@ -11,7 +11,7 @@ use rustix::fs::{renameat_with, rmdir, unlink};
 
 use super::tree::{Names, random_target};
 use super::{Answer, World, describe, letter};
-use crate::common::content::Rng;
+use crate::house::content::Rng;
 
 /// An operation on one name or two.
 #[derive(Clone, Debug)]

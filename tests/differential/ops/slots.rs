@@ -9,8 +9,8 @@ use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, fcntl_setfl, flock};
 use super::names::{random_flags, random_mode};
 use super::tree::Names;
 use super::{Answer, SLOTS, Slot, World};
-use crate::common::content::Rng;
-use crate::common::locks::{self, Lock};
+use crate::house::content::Rng;
+use crate::house::locks::{self, Lock};
 
 /// An operation on a slot itself.
 #[derive(Clone, Debug)]

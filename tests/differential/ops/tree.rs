@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, accessat};
 use rustix::io::Errno;
 
-use crate::common::acting::NOBODY;
-use crate::common::content::Rng;
+use crate::house::acting::NOBODY;
+use crate::house::content::Rng;
 
 /// Names that operations meet on; the last is no UTF-8.
 const COMPONENTS: [&[u8]; 8] =

@@ -1,0 +1,116 @@
+//! A vault for machines to mount: an engine process with a profile, its login and a key, in a
+//! temporary folder.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::engine_process::{EngineProcess, Login};
+use super::machine::Machine;
+use super::process;
+
+/// A test that takes longer is stuck: its daemons are ended, so that it can fail.
+const WATCHDOG: Duration = Duration::from_secs(420);
+
+/// 64 hexadecimal digits: the key that all machines of a test share.
+pub(crate) const KEY: &str = "a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf";
+
+/// A password that would be found if it were ever written down.
+pub(crate) const PASSWORD: &str = "correct-Horse-battery-Staple-5177";
+
+/// The fields are dropped in this order: the engine before its folder.
+#[derive(Debug)]
+pub(crate) struct Vault {
+    pub(crate) engine: EngineProcess,
+    pub(crate) login: Login,
+    _watchdog: Sender<()>,
+    dir: TempDir,
+}
+
+impl Vault {
+    /// An engine with a profile.
+    pub(crate) fn new() -> Self {
+        Self::with_engine(&[])
+    }
+
+    /// The same, with more options for the engine.
+    pub(crate) fn with_engine(options: &[&str]) -> Self {
+        Self::with_deadline(options, WATCHDOG)
+    }
+
+    /// The same, for a test that may take longer than most.
+    pub(crate) fn with_deadline(options: &[&str], deadline: Duration) -> Self {
+        assert!(Path::new("/dev/fuse").exists(), "tests of the drive need /dev/fuse");
+        // Short, because the path of a socket may not exceed 108 bytes.
+        let keep = std::env::var_os("PRIVICOREFS_TEST_KEEP").is_some();
+        let dir = tempfile::Builder::new().prefix("p").disable_cleanup(keep).tempdir().unwrap();
+        let watchdog = watchdog(deadline);
+        let engine = EngineProcess::start(&dir.path().join("engine"), options);
+        let login = Login { username: "tester".to_owned(), password: PASSWORD.to_owned() };
+        engine.register(&login);
+        let vault = Self { engine, login, _watchdog: watchdog, dir };
+        write_secret(&vault.path("password"), PASSWORD);
+        write_secret(&vault.path("key"), KEY);
+        vault
+    }
+
+    /// A path in the temporary folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A machine that has the login and the key, not mounted yet.
+    pub(crate) fn machine(&self, name: &str) -> Machine {
+        let mut machine = Machine::new(&self.path(name));
+        machine.args([
+            "--api-url",
+            &self.engine.api_url,
+            "--ws-url",
+            &self.engine.ws_url,
+            "--username",
+            &self.login.username,
+        ]);
+        machine.path_arg("--password-file", &self.path("password"));
+        machine.path_arg("--key-file", &self.path("key"));
+        machine
+    }
+
+    /// A machine, mounted.
+    pub(crate) fn mounted(&self, name: &str) -> Machine {
+        self.mounted_with(name, &[])
+    }
+
+    /// A machine, mounted with options.
+    pub(crate) fn mounted_with(&self, name: &str, options: &[&str]) -> Machine {
+        let mut machine = self.machine(name);
+        machine.args(options);
+        machine.mount();
+        machine
+    }
+
+    /// The files that another client would show: every token but the drive's own.
+    pub(crate) fn visible(&self) -> Vec<Value> {
+        self.engine.visible(&self.login)
+    }
+}
+
+/// Writes a file that only its owner may read.
+pub(crate) fn write_secret(path: &Path, text: &str) {
+    std::fs::write(path, format!("{text}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Ends this program's daemons after `deadline`, unless the sender is dropped before.
+fn watchdog(deadline: Duration) -> Sender<()> {
+    let (alive, ended) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
+            process::kill_all_daemons();
+        }
+    });
+    alive
+}
