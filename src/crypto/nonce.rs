@@ -98,6 +98,10 @@ mod tests {
         fn fill(&self, out: &mut [u8]) {
             out.fill(u8::from(self.0.fetch_add(1, Ordering::Relaxed) >= 2));
         }
+
+        fn x25519_public_key(&self) -> Option<[u8; 32]> {
+            None
+        }
     }
 
     #[test]

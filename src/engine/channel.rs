@@ -80,7 +80,12 @@ impl Session {
         ping.reset();
         let mut messages = Vec::new();
         loop {
+            // The ping is rare. What the client sends comes before what waits for it: one that
+            // sends without a pause delays its own messages only, while messages without a
+            // pause would keep its close from being seen.
             let alive = tokio::select! {
+                biased;
+                _ = ping.tick() => socket.send(Message::Ping(Bytes::new())).await.is_ok(),
                 incoming = socket.next() => match incoming {
                     Some(Ok(Message::Text(text))) => match self.answer(&text) {
                         Some(reply) => socket.send(Message::Text(reply)).await.is_ok(),
@@ -90,7 +95,6 @@ impl Session {
                     Some(Ok(_)) => true,
                 },
                 _ = self.outbox.take(&mut messages) => push(&mut socket, &mut messages).await,
-                _ = ping.tick() => socket.send(Message::Ping(Bytes::new())).await.is_ok(),
             };
             if !alive {
                 break;

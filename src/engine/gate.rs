@@ -267,11 +267,12 @@ impl App {
                 continue;
             }
             tokio::select! {
-                () = changed => {}
-                () = tokio::time::sleep(Duration::from_millis(left)) => {}
+                biased;
                 () = self.stop.cancelled() => {
                     return Err(Refusal::Storage(StorageError::Stopped));
                 }
+                () = changed => {}
+                () = tokio::time::sleep(Duration::from_millis(left)) => {}
             }
         }
     }

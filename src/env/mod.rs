@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ring::agreement::{EphemeralPrivateKey, X25519};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use self::disk::{Disk, SystemDisk};
@@ -29,6 +30,9 @@ pub trait Random: Send + Sync + fmt::Debug {
     /// Fills `out`. Must be unpredictable in production; panics if the operating
     /// system refuses, because no safe nonce can be made then.
     fn fill(&self, out: &mut [u8]);
+
+    /// A new X25519 public key, whose private half nobody keeps; `None` if none can be made.
+    fn x25519_public_key(&self) -> Option<[u8; 32]>;
 }
 
 /// All of it, as it is passed around.
@@ -111,6 +115,12 @@ impl Random for OsRandom {
     fn fill(&self, out: &mut [u8]) {
         self.0.fill(out).expect("the operating system's random source failed");
     }
+
+    // Here, because ring makes keys from its own random sources only.
+    fn x25519_public_key(&self) -> Option<[u8; 32]> {
+        let private = EphemeralPrivateKey::generate(&X25519, &self.0).ok()?;
+        private.compute_public_key().ok()?.as_ref().try_into().ok()
+    }
 }
 
 /// A clock that moves only when told: for tests.
@@ -161,5 +171,12 @@ impl Random for SeededRandom {
             let bytes = self.next().to_le_bytes();
             chunk.copy_from_slice(&bytes[..chunk.len()]);
         }
+    }
+
+    /// Any 32 bytes are a public key; this one never had a private half.
+    fn x25519_public_key(&self) -> Option<[u8; 32]> {
+        let mut key = [0; 32];
+        self.fill(&mut key);
+        Some(key)
     }
 }

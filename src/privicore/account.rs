@@ -9,9 +9,9 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::client::{Client, awaited, closed};
-use super::http::Call;
 use super::reply::{Authorization, Reply, authorization, created, expiry, field, single};
 use super::secret::Secret;
+use super::transport::Call;
 use crate::protocol::{AUTHORIZATION_TTLS, old_path, path, public_key};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
@@ -155,7 +155,7 @@ impl Client {
     /// Every call after it fails with `Unauthenticated`.
     pub async fn revoke(&self) -> StoreResult<()> {
         let grant = self.session.grant().await?;
-        let reply = self.http.send(&Call::post(REVOKE, path::REVOKE), Some(&grant.header)).await?;
+        let reply = self.wire.send(&Call::post(REVOKE, path::REVOKE), Some(&grant.token)).await?;
         if !reply.is_success() {
             return Err(self.error(&reply, REVOKE));
         }
@@ -165,7 +165,7 @@ impl Client {
             let deadline = Instant::now() + self.config.ack_timeout;
             let mut pause = REVOKED.0;
             let call = Call::post(REVOKE, path::EXPIRY);
-            while self.http.send(&call, Some(&grant.header)).await?.status != 401 {
+            while self.wire.send(&call, Some(&grant.token)).await?.status != 401 {
                 if Instant::now() + pause > deadline {
                     let what = "accepted, but the token still counts";
                     return Err(StoreError::new(StoreErrorKind::TimedOut, REVOKE, what));

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::devices::{Device, keyed};
 use super::forms::number;
-use super::http::Call;
 use super::optional::incomplete;
 use super::reply::field;
+use super::transport::Call;
 use crate::protocol::governance::{old_path, path};
 use crate::store::StoreResult;
 

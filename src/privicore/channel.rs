@@ -11,32 +11,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tokio_tungstenite::tungstenite::{Message, protocol::WebSocketConfig};
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::config::ClientConfig;
-use super::http::Http;
 use super::push::{self, Ack, Answer, Push};
 use super::rendezvous::Rendezvous;
 use super::reply::{kind_of_status, presentable};
-use super::secret::place;
 use super::session::Session;
+use super::transport::{Connection, Incoming};
+use super::wire::Wire;
 use crate::env::Env;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
-/// An open WebSocket.
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// Largest message taken: far above any inline payload, far below a memory problem.
-const MESSAGE_LIMIT: usize = 16 << 20;
 /// First pause between attempts to connect.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 /// Longest pause between attempts to connect; a caller in need cuts it short.
@@ -80,7 +71,7 @@ impl Channel {
     /// Starts the task, which begins to connect at once. Needs a tokio runtime.
     pub(super) fn start(
         config: &ClientConfig,
-        http: Arc<Http>,
+        wire: Wire,
         session: Arc<Session>,
         env: Env,
     ) -> Self {
@@ -99,7 +90,7 @@ impl Channel {
             url: config.ws_url.clone(),
             connect_timeout: config.connect_timeout,
             ping_interval: config.ping_interval,
-            http,
+            wire,
             session,
             env,
             acks: acks.clone(),
@@ -164,34 +155,11 @@ impl Drop for Channel {
     }
 }
 
-/// Opens a WebSocket, for the channel and for streams that come over one.
-pub(super) async fn open(http: &Http, url: &Url, limit: Duration) -> Result<Socket, String> {
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_LIMIT))
-        .max_frame_size(Some(MESSAGE_LIMIT))
-        .read_buffer_size(64 << 10);
-    let connector = match url.scheme() {
-        "wss" => Connector::Rustls(http.tls().map_err(|error| error.to_string())?),
-        _ => Connector::Plain,
-    };
-    let opening = tokio_tungstenite::connect_async_tls_with_config(
-        url.as_str(),
-        Some(config),
-        true,
-        Some(connector),
-    );
-    match timeout(limit, opening).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(error)) => Err(format!("{}: {}", place(url), presentable(&error.to_string()))),
-        Err(_) => Err(format!("{}: no connection within {} s", place(url), limit.as_secs_f32())),
-    }
-}
-
 struct Owner {
     url: Url,
     connect_timeout: Duration,
     ping_interval: Duration,
-    http: Arc<Http>,
+    wire: Wire,
     session: Arc<Session>,
     env: Env,
     acks: Rendezvous<Ack>,
@@ -202,9 +170,9 @@ struct Owner {
     closing: CancellationToken,
 }
 
-/// A socket that is joined, and the joins sent on it.
+/// A connection that is joined, and the joins sent on it.
 struct Joined {
-    socket: Socket,
+    connection: Box<dyn Connection>,
     correlations: VecDeque<String>,
     generation: u64,
 }
@@ -220,6 +188,7 @@ impl Owner {
         let mut backoff = BACKOFF_MIN;
         loop {
             let attempt = tokio::select! {
+                biased;
                 () = closing.cancelled() => return,
                 attempt = self.connect() => attempt,
             };
@@ -240,6 +209,7 @@ impl Owner {
                 }
             }
             tokio::select! {
+                biased;
                 () = closing.cancelled() => return,
                 () = self.pause(backoff) => {}
             }
@@ -254,8 +224,11 @@ impl Owner {
         let spread = self.env.random_u64() % 1_000;
         let rest = backoff.saturating_sub(BACKOFF_MIN).mul_f64(0.5 + spread as f64 / 2_000.0);
         tokio::select! {
-            () = sleep(rest) => {}
+            biased;
+            // Before the time, so that a call for the channel is used up by this pause and
+            // does not cut the next one short.
             () = self.poke.notified() => {}
+            () = sleep(rest) => {}
         }
     }
 
@@ -281,23 +254,25 @@ impl Owner {
 
     async fn connect(&self) -> Result<Joined, String> {
         let grant = self.session.grant().await.map_err(|error| error.to_string())?;
-        match self.join(grant.text(), grant.generation).await {
+        match self.join(grant.token.expose(), grant.generation).await {
             Err(Refusal { unauthenticated: true, .. }) => {
                 let renewed = self.session.renew(grant.generation).await;
                 let grant = renewed.map_err(|error| error.to_string())?;
-                self.join(grant.text(), grant.generation).await.map_err(|refusal| refusal.why)
+                self.join(grant.token.expose(), grant.generation)
+                    .await
+                    .map_err(|refusal| refusal.why)
             }
             other => other.map_err(|refusal| refusal.why),
         }
     }
 
     async fn join(&self, token: &str, generation: u64) -> Result<Joined, Refusal> {
-        let socket = open(&self.http, &self.url, self.connect_timeout).await?;
-        let mut joined = Joined { socket, correlations: VecDeque::new(), generation };
+        let connection = self.wire.connect(&self.url).await?;
+        let mut joined = Joined { connection, correlations: VecDeque::new(), generation };
         self.send_join(&mut joined, token).await?;
         let reply = async {
             loop {
-                match next_text(&mut joined.socket).await? {
+                match next_text(&mut *joined.connection).await? {
                     None => {}
                     Some(text) => match push::read(&text, joined.correlations.make_contiguous()) {
                         Push::Joined => return Ok(()),
@@ -323,7 +298,7 @@ impl Owner {
         if joined.correlations.len() > 4 {
             joined.correlations.pop_front();
         }
-        send(&mut joined.socket, Message::text(message)).await
+        sent(joined.connection.send(message)).await
     }
 
     /// Serves a joined socket; returns why it ended, or `None` when the client closes.
@@ -339,12 +314,26 @@ impl Owner {
         let mut heard = Instant::now();
         loop {
             let has_strays = self.acks.has_strays() || self.answers.has_strays();
+            // Texts may come without a pause, so what is rare and must not wait stands before
+            // them: the end, a new token, and the look for strays, once a second. The ping
+            // stands behind them: what has arrived counts before silence is judged, and while
+            // texts come no sign of life need be asked for.
             tokio::select! {
+                biased;
                 () = self.closing.cancelled() => {
-                    let _ = timeout(CLOSE_LIMIT / 2, joined.socket.close(None)).await;
+                    let _ = timeout(CLOSE_LIMIT / 2, joined.connection.close()).await;
                     return None;
                 }
-                text = next_text(&mut joined.socket) => {
+                changed = generations.changed() => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                    if let Err(why) = self.rejoin(&mut joined).await {
+                        return Some(why);
+                    }
+                }
+                _ = sweep.tick(), if has_strays => self.sweep(),
+                text = next_text(&mut *joined.connection) => {
                     heard = Instant::now();
                     match text {
                         Err(why) => return Some(why),
@@ -363,16 +352,7 @@ impl Owner {
                     if heard.elapsed() > self.ping_interval * 2 {
                         return Some("no sign of life from the service".into());
                     }
-                    if let Err(why) = send(&mut joined.socket, Message::Ping(Default::default())).await {
-                        return Some(why);
-                    }
-                }
-                _ = sweep.tick(), if has_strays => self.sweep(),
-                changed = generations.changed() => {
-                    if changed.is_err() {
-                        return None;
-                    }
-                    if let Err(why) = self.rejoin(&mut joined).await {
+                    if let Err(why) = sent(joined.connection.ping()).await {
                         return Some(why);
                     }
                 }
@@ -386,7 +366,7 @@ impl Owner {
             return Ok(());
         }
         joined.generation = grant.generation;
-        self.send_join(joined, grant.text()).await
+        self.send_join(joined, grant.token.expose()).await
     }
 
     fn sweep(&self) {
@@ -430,21 +410,18 @@ fn refusal(status: u64, text: &str) -> Refusal {
     Refusal { why, unauthenticated }
 }
 
-/// The next frame, if it is text. Cancel-safe, as reading a stream is.
-async fn next_text(
-    socket: &mut Socket,
-) -> Result<Option<tokio_tungstenite::tungstenite::Utf8Bytes>, String> {
-    match socket.next().await {
-        Some(Ok(Message::Text(text))) => Ok(Some(text)),
-        Some(Ok(Message::Close(_))) | None => Err("the service closed the channel".into()),
-        Some(Ok(_)) => Ok(None),
-        Some(Err(error)) => Err(presentable(&error.to_string())),
+/// The next message, if it is text. Safe to cancel, as receiving is.
+async fn next_text(connection: &mut dyn Connection) -> Result<Option<String>, String> {
+    match connection.receive().await? {
+        Incoming::Text(text) => Ok(Some(text)),
+        Incoming::Closed => Err("the service closed the channel".into()),
+        Incoming::Binary(_) | Incoming::Keepalive => Ok(None),
     }
 }
 
-async fn send(socket: &mut Socket, message: Message) -> Result<(), String> {
-    match timeout(SEND_LIMIT, socket.send(message)).await {
-        Ok(outcome) => outcome.map_err(|error| presentable(&error.to_string())),
+async fn sent(sending: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    match timeout(SEND_LIMIT, sending).await {
+        Ok(outcome) => outcome,
         Err(_) => Err("the channel does not take messages".into()),
     }
 }

@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep_until};
 use super::channel::{Channel, ChannelState};
 use super::config::ClientConfig;
 use super::holds::{self, Holds};
-use super::http::{Call, CallBody, Http};
 use super::learned::Learned;
 use super::push::Ack;
 use super::reply::{
@@ -23,6 +22,8 @@ use super::reply::{
     storage_count,
 };
 use super::session::Session;
+use super::transport::{Call, CallBody, Transport};
+use super::wire::Wire;
 use crate::env::Env;
 use crate::protocol::path;
 use crate::store::{StoreError, StoreErrorKind, StoreResult, Token};
@@ -38,7 +39,7 @@ const DOUBTS: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
 /// Needs a tokio runtime for its whole life. Dropping it ends its channel.
 pub struct Client {
     pub(super) config: ClientConfig,
-    pub(super) http: Arc<Http>,
+    pub(super) wire: Wire,
     pub(super) session: Arc<Session>,
     pub(super) channel: Channel,
     pub(super) learned: Learned,
@@ -79,9 +80,24 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new_offline(config: ClientConfig, env: Env) -> Arc<Self> {
-        let http = Arc::new(Http::new(&config));
-        let session = Session::new(Arc::clone(&http), &config, env.clone());
-        Self::over(config, http, Arc::new(session), env)
+        let wire = Wire::new(&config);
+        let session = Session::new(wire.clone(), &config, env.clone());
+        Self::over(config, wire, session, env)
+    }
+
+    /// As [`Client::new_offline`], over another transport than HTTP and WebSockets. The
+    /// addresses of `config` then mean what the transport takes them for.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn over_transport(
+        config: ClientConfig,
+        transport: Arc<dyn Transport>,
+        env: Env,
+    ) -> Arc<Self> {
+        let wire = Wire::over(transport, &config);
+        let session = Session::new(wire.clone(), &config, env.clone());
+        Self::over(config, wire, session, env)
     }
 
     /// A client that goes on with an authorization token from before, and has no password:
@@ -94,16 +110,17 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn resume(config: ClientConfig, kept: Authorization, env: Env) -> StoreResult<Arc<Self>> {
-        let http = Arc::new(Http::new(&config));
-        let session = Session::resumed(Arc::clone(&http), &config, kept, env.clone())?;
-        Ok(Self::over(config, http, Arc::new(session), env))
+        let wire = Wire::new(&config);
+        let session = Session::resumed(wire.clone(), &config, kept, env.clone())?;
+        Ok(Self::over(config, wire, session, env))
     }
 
-    fn over(config: ClientConfig, http: Arc<Http>, session: Arc<Session>, env: Env) -> Arc<Self> {
-        let channel = Channel::start(&config, Arc::clone(&http), Arc::clone(&session), env.clone());
+    fn over(config: ClientConfig, wire: Wire, session: Session, env: Env) -> Arc<Self> {
+        let session = Arc::new(session);
+        let channel = Channel::start(&config, wire.clone(), Arc::clone(&session), env.clone());
         Arc::new_cyclic(|this| Self {
             config,
-            http,
+            wire,
             session,
             channel,
             learned: Learned::default(),
@@ -162,11 +179,11 @@ impl Client {
         }
         let grant = self.session.grant().await?;
         self.renew_early();
-        let mut reply = self.http.send(call, Some(&grant.header)).await?;
+        let mut reply = self.wire.send(call, Some(&grant.token)).await?;
         if reply.status == 401 {
             self.session.renewal_over().await;
             let grant = self.session.renew(grant.generation).await?;
-            reply = self.http.send(call, Some(&grant.header)).await?;
+            reply = self.wire.send(call, Some(&grant.token)).await?;
         }
         match reply.status {
             401 | 429 | 500..=599 => Err(self.error(&reply, call.operation)),
@@ -345,7 +362,7 @@ impl Client {
     async fn reauthorize(&self) -> StoreResult<()> {
         let grant = self.session.grant().await?;
         let call = Call::post("reauthorize", path::REAUTHORIZE);
-        let reply = self.http.send(&call, Some(&grant.header)).await?;
+        let reply = self.wire.send(&call, Some(&grant.token)).await?;
         if reply.is_success() {
             if let Some(new) = authorization(&reply) {
                 return self.session.adopt(new).map(|_| ());
@@ -354,7 +371,7 @@ impl Client {
                 && self.settled(&id, "reauthorize").await.is_ok()
             {
                 let call = Call::post("reauthorize", path::EXPIRY);
-                let reply = self.http.send(&call, Some(&grant.header)).await?;
+                let reply = self.wire.send(&call, Some(&grant.token)).await?;
                 if let Some(at) = expiry(&reply) {
                     self.session.extend(at);
                     if !self.session.is_due() {

@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 
 use super::client::Client;
 use super::forms::{How, Object, number, texts, truth};
-use super::http::Call;
 use super::oauth::OauthCredentials;
 use super::optional::incomplete;
 use super::reply::{Reply, created, field, single};
 use super::secret::Secret;
+use super::transport::Call;
 use crate::protocol::governance::{old_path, path};
 use crate::store::{StoreErrorKind, StoreResult};
 

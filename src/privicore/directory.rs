@@ -6,16 +6,15 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use reqwest::Method;
 use serde_json::Value;
 use url::Url;
 
 use super::client::Client;
 use super::devices::IDENTIFIERS;
-use super::http::{Call, CallBody, encode};
 use super::optional::{incomplete, map};
 use super::reply::{created, field};
 use super::secret::Secret;
+use super::transport::{Call, CallBody, Method, encode};
 use crate::protocol::directory::{
     CallMethod, DirectoryCall, DirectoryCalls, DirectoryFields, DirectoryName,
 };
@@ -358,10 +357,10 @@ fn call(operation: &'static str, asked: &DirectoryCall, fields: &[(&str, &str)])
             call.query = (!rest.is_empty()).then(|| encode(&rest));
             return call;
         }
-        CallMethod::Post => Method::POST,
-        CallMethod::Put => Method::PUT,
-        CallMethod::Patch => Method::PATCH,
-        CallMethod::Delete => Method::DELETE,
+        CallMethod::Post => Method::Post,
+        CallMethod::Put => Method::Put,
+        CallMethod::Patch => Method::Patch,
+        CallMethod::Delete => Method::Delete,
     };
     call.body = CallBody::Form(Bytes::from(encode(&rest)));
     call
@@ -452,7 +451,7 @@ mod tests {
         assert_eq!(made.query.as_deref(), Some("name=x+y"));
         let asked: DirectoryCall = "PUT /directory".parse().unwrap();
         let made = call("test", &asked, &fields);
-        assert_eq!((made.method, made.query), (Method::PUT, None));
+        assert_eq!((made.method, made.query), (Method::Put, None));
         let CallBody::Form(form) = made.body else { panic!("no form") };
         assert_eq!(form, "directoryId=a%2Fb+c&name=x+y");
     }

@@ -4,15 +4,15 @@
 //! that the service knows is remembered for the session (B.4). A 404 may also mean that
 //! what the call names is not there: the profile's own list decides, where there is one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::client::Client;
-use super::http::{Call, encode};
 use super::optional::{incomplete, is_about_a_record, not_offered};
 use super::reply::{Reply, field, list_of};
+use super::transport::{Call, encode};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// Pages after which a listing that does not end is given up.
@@ -20,7 +20,7 @@ const PAGES: usize = 10_000;
 
 /// Which form of each call the service knows.
 #[derive(Debug, Default)]
-pub(super) struct Forms(Mutex<HashMap<&'static str, usize>>);
+pub(super) struct Forms(Mutex<BTreeMap<&'static str, usize>>);
 
 impl Forms {
     fn known(&self, operation: &'static str) -> Option<usize> {

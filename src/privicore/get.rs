@@ -7,17 +7,14 @@
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use reqwest::{Method, Response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
 
-use super::channel::{self, Socket};
 use super::client::{Client, closed};
 use super::holds;
-use super::http::{Call, transport};
 use super::push::{Ack, Answer};
-use super::reply::{CommandStatus, Reply, presentable, rejection, stream_url};
+use super::reply::{CommandStatus, Reply, rejection, stream_url};
 use super::secret::{Secret, SecretUrl};
+use super::transport::{Call, Connection, Incoming, StreamReply};
 use crate::protocol::path;
 use crate::store::{Download, StoreError, StoreErrorKind, StoreResult, Token};
 
@@ -221,27 +218,24 @@ impl Client {
     /// Opens a link: HTTP, or a WebSocket whose binary frames are the payload.
     async fn download(&self, url: &SecretUrl) -> StoreResult<Download> {
         if url.is_websocket() {
-            let opening = channel::open(&self.http, url.expose(), self.config.connect_timeout);
-            let socket = opening
-                .await
-                .map_err(|why| StoreError::new(StoreErrorKind::Unavailable, GET, why))?;
-            return Ok(frames(socket, self.http.idle_timeout()));
+            let opening = self.wire.connect(url.expose()).await;
+            let connection =
+                opening.map_err(|why| StoreError::new(StoreErrorKind::Unavailable, GET, why))?;
+            return Ok(frames(connection, self.wire.idle_timeout()));
         }
         let mut pauses = NOT_YET.iter();
         loop {
-            let request = self.http.stream(Method::GET, url.expose())?;
-            let response = self.http.head(GET, request).await?;
-            let status = response.status().as_u16();
-            if response.status().is_success() {
-                return Ok(body(response, self.http.idle_timeout()));
+            let reply = self.wire.download(GET, url.expose()).await?;
+            if reply.head.is_success() {
+                return Ok(body(reply, self.wire.idle_timeout()));
             }
-            if matches!(status, 404 | 425 | 503)
+            if matches!(reply.head.status, 404 | 425 | 503)
                 && let Some(pause) = pauses.next()
             {
                 sleep(Duration::from_millis(*pause)).await;
                 continue;
             }
-            let reply = self.http.short_reply(GET, response).await?;
+            let reply = self.wire.short_reply(GET, reply).await?;
             // The link is used up or gone; that says nothing about the token or the login.
             let what = format!("download from {url} refused: {}", reply.error_text());
             return Err(StoreError::new(StoreErrorKind::Unavailable, GET, what));
@@ -275,34 +269,31 @@ fn stalled(idle: Duration) -> StoreError {
     StoreError::new(StoreErrorKind::TimedOut, GET, what)
 }
 
-/// A response's body, chunk by chunk; ends after the first error.
-fn body(response: Response, idle: Duration) -> Download {
-    let len = response.content_length();
-    let stream = stream::unfold(Some(response), move |state| async move {
-        let mut response = state?;
-        match timeout(idle, response.chunk()).await {
-            Ok(Ok(Some(chunk))) => Some((Ok(chunk), Some(response))),
-            Ok(Ok(None)) => None,
-            Ok(Err(error)) => Some((Err(transport(GET, error)), None)),
+/// A reply's body, chunk by chunk; ends after the first error.
+fn body(reply: StreamReply, idle: Duration) -> Download {
+    let StreamReply { len, body, .. } = reply;
+    let stream = stream::unfold(Some(body), move |state| async move {
+        let mut body = state?;
+        match timeout(idle, body.next()).await {
+            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(body))),
+            Ok(None) => None,
+            Ok(Some(Err(error))) => Some((Err(error), None)),
             Err(_) => Some((Err(stalled(idle)), None)),
         }
     });
     Download { len, stream: stream.boxed() }
 }
 
-/// A WebSocket's binary frames until it is closed properly (B.5, third variant).
-fn frames(socket: Socket, idle: Duration) -> Download {
-    let stream = stream::unfold(Some(socket), move |state| async move {
-        let mut socket = state?;
+/// A connection's binary messages until it is closed properly (B.5, third variant).
+fn frames(connection: Box<dyn Connection>, idle: Duration) -> Download {
+    let stream = stream::unfold(Some(connection), move |state| async move {
+        let mut connection = state?;
         loop {
-            let broken = match timeout(idle, socket.next()).await {
-                Ok(Some(Ok(Message::Binary(chunk)))) => return Some((Ok(chunk), Some(socket))),
-                Ok(Some(Ok(Message::Close(_))) | None) => return None,
-                Ok(Some(Ok(_))) => continue,
-                Ok(Some(Err(error))) => {
-                    let what = presentable(&error.to_string());
-                    StoreError::new(StoreErrorKind::Unavailable, GET, what)
-                }
+            let broken = match timeout(idle, connection.receive()).await {
+                Ok(Ok(Incoming::Binary(chunk))) => return Some((Ok(chunk), Some(connection))),
+                Ok(Ok(Incoming::Closed)) => return None,
+                Ok(Ok(Incoming::Text(_) | Incoming::Keepalive)) => continue,
+                Ok(Err(why)) => StoreError::new(StoreErrorKind::Unavailable, GET, why),
                 Err(_) => stalled(idle),
             };
             return Some((Err(broken), None));

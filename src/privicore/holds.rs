@@ -16,7 +16,7 @@
 //! command is still pending when its acknowledgement is overdue, which is all that a
 //! service that says nothing lets one see.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub(super) fn was_held() -> bool {
 }
 
 /// What is resumed by calling again.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     /// By the put's mark.
     Put(String),
@@ -92,7 +92,7 @@ struct Held {
 
 /// The operations that are held, or were and have an outcome.
 #[derive(Debug, Default)]
-pub(super) struct Holds(Mutex<HashMap<Key, Held>>);
+pub(super) struct Holds(Mutex<BTreeMap<Key, Held>>);
 
 impl Holds {
     /// What became of an operation that was held: its outcome, or that it still is.

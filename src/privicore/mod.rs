@@ -9,7 +9,9 @@
 //! account    storage    what commands ask: profile, keys, authorization; storage devices
 //! client                authenticated calls, commands and their acknowledgements
 //! session    channel    the authorization token; the WebSocket and its owner task
-//! http       rendezvous requests; where messages and those who wait for them meet
+//! wire       rendezvous deadlines; where messages and those who wait for them meet
+//! transport             the trait under all of it: calls, bodies, pushed messages
+//! http       socket     the transport that ships
 //! reply, push, listing, time      pure, tolerant readers of everything the service says
 //! ```
 //!
@@ -45,10 +47,13 @@ mod rendezvous;
 mod reply;
 mod secret;
 mod session;
+mod socket;
 mod statistics;
 mod storage;
 mod tokens;
+pub mod transport;
 mod voting;
+mod wire;
 
 pub use crate::protocol::time::{format_rfc3339, parse_rfc3339};
 pub use account::{PublicKey, QrToken, Whoami};

@@ -10,14 +10,13 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::HeaderValue;
 use serde_json::Value;
 
 use super::client::Client;
-use super::http::Call;
 use super::optional::{asking, incomplete};
 use super::reply::{Reply, created, field, time};
 use super::secret::Secret;
+use super::transport::Call;
 use crate::protocol::oauth as path;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
@@ -182,16 +181,13 @@ impl Client {
     }
 
     /// Sends a call with `Authorization: Basic` and without this profile's token.
-    async fn ask_as(&self, mut call: Call, credential: &Secret) -> StoreResult<Reply> {
+    async fn ask_as(&self, call: Call, credential: &Secret) -> StoreResult<Reply> {
         let operation = call.operation;
-        let header = HeaderValue::from_str(&format!("Basic {}", credential.expose()));
-        let mut header = header.map_err(|_| {
+        let call = call.with_basic(credential).ok_or_else(|| {
             let what = "the credential is not fit for a header";
             StoreError::new(StoreErrorKind::Invalid, operation, what)
         })?;
-        header.set_sensitive(true);
-        call.basic = Some(header);
-        let reply = self.http.send(&call, None).await?;
+        let reply = self.wire.send(&call, None).await?;
         if reply.is_success() {
             return Ok(reply);
         }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::Value;
 
 use super::client::Client;
-use super::http::{Call, encode};
 use super::listing;
 use super::reply::{Reply, field};
+use super::transport::{Call, encode};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// Items asked for at once.

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::forms::{How, Object, texts, truth};
-use super::http::Call;
 use super::optional::{incomplete, map};
 use super::reply::{created, field};
+use super::transport::Call;
 use super::voting::form;
 use crate::protocol::governance::{old_path, path};
 use crate::store::{StoreErrorKind, StoreResult};

@@ -14,16 +14,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use reqwest::Method;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::Client;
-use super::http::{Call, within};
 use super::reply::{Promotion, Reply, Temporary, promotion, temporary_token};
 use super::secret::SecretUrl;
+use super::transport::{BodyIn, Call};
+use super::wire::within;
 use crate::protocol::{INLINE_CLIENT_LIMIT, RESERVATION_TTL_MINUTES, path};
 use crate::store::{
     FileMeta, ListFilter, Payload, StoreError, StoreErrorKind, StoreResult, Token, TokenRecord,
@@ -223,18 +222,14 @@ impl Client {
         let left = payload.len();
         let watch = Arc::new(Mutex::new(Progress { at: Instant::now(), left, failed: None }));
         let body = watched(pieces(payload), Arc::clone(&watch));
-        let request = self
-            .http
-            .stream(Method::POST, url.expose())?
-            .header(CONTENT_TYPE, "application/octet-stream")
-            .header(CONTENT_LENGTH, payload.len())
-            .body(reqwest::Body::wrap_stream(body));
-        let idle = self.http.idle_timeout();
-        let mut sending = Box::pin(request.send());
-        let response = loop {
+        let idle = self.wire.idle_timeout();
+        let mut sending = Box::pin(self.wire.upload(PUT, url.expose(), left, body));
+        let reply = loop {
             let stalled_at = watch.lock().at + idle;
             tokio::select! {
-                response = &mut sending => break response,
+                biased;
+                // A reply that is there counts, however late it came.
+                reply = &mut sending => break reply,
                 () = sleep_until(stalled_at) => {
                     if watch.lock().at + idle <= Instant::now() {
                         let what = format!("the upload to {url} stood still for {} s", idle.as_secs_f32());
@@ -243,11 +238,11 @@ impl Client {
                 }
             }
         };
-        match response {
-            Ok(response) => self.http.short_reply(PUT, response).await,
+        match reply {
+            Ok(reply) => self.wire.short_reply(PUT, reply).await,
             Err(error) => match watch.lock().failed.take() {
                 Some(why) => Err(unreadable(&why)),
-                None => Err(super::http::transport(PUT, error)),
+                None => Err(error),
             },
         }
     }
@@ -438,7 +433,7 @@ async fn whole(payload: Payload) -> StoreResult<Bytes> {
 }
 
 /// The payload as a stream of small pieces.
-fn pieces(payload: &Payload) -> BoxStream<'static, std::io::Result<Bytes>> {
+fn pieces(payload: &Payload) -> BodyIn {
     match payload {
         Payload::Stream { open, .. } => open(),
         Payload::Bytes(bytes) => {
@@ -464,11 +459,8 @@ struct Progress {
 /// Follows the source piece by piece, and holds it to its length: what a source does
 /// wrong must not look like the service's fault, nor be cut off silently. The last piece
 /// is given only once the source has ended.
-fn watched(
-    source: BoxStream<'static, std::io::Result<Bytes>>,
-    watch: Arc<Mutex<Progress>>,
-) -> BoxStream<'static, std::io::Result<Bytes>> {
-    let next = |(mut source, watch): (BoxStream<'static, _>, Arc<Mutex<Progress>>)| async move {
+fn watched(source: BodyIn, watch: Arc<Mutex<Progress>>) -> BodyIn {
+    let next = |(mut source, watch): (BodyIn, Arc<Mutex<Progress>>)| async move {
         let taken = source.next().await;
         let left = watch.lock().left;
         let piece = match taken {
@@ -497,7 +489,7 @@ fn watched(
 }
 
 /// Fails if the source goes on.
-async fn ended(source: &mut BoxStream<'static, std::io::Result<Bytes>>) -> std::io::Result<()> {
+async fn ended(source: &mut BodyIn) -> std::io::Result<()> {
     while let Some(piece) = source.try_next().await? {
         if !piece.is_empty() {
             return Err(too_long());

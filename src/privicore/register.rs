@@ -4,16 +4,16 @@
 
 use std::time::Duration;
 
-use ring::agreement::{EphemeralPrivateKey, X25519};
 use tokio::time::{Instant, sleep};
 
 use super::client::Client;
 use super::config::ClientConfig;
-use super::http::{Call, Http};
 use super::reply::{
     Authorization, CommandStatus, Reply, command_status, field, rejection, storage_count,
 };
 use super::session::{Grant, Session};
+use super::transport::{Call, CallBody, Method};
+use super::wire::Wire;
 use crate::env::Env;
 use crate::protocol::{old_path, path, public_key};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
@@ -27,17 +27,17 @@ impl Client {
     /// login; only the addresses and the timeouts of `config` count.
     pub async fn check_health(config: &ClientConfig) -> StoreResult<()> {
         const OPERATION: &str = "check health";
-        let http = Http::new(config);
-        let mut reply = http.send(&Call::get(OPERATION, path::HEALTH), None).await?;
+        let wire = Wire::new(config);
+        let mut reply = wire.send(&Call::get(OPERATION, path::HEALTH), None).await?;
         if matches!(reply.status, 404 | 405) {
-            reply = http.send(&Call::get(OPERATION, old_path::HEALTH), None).await?;
+            reply = wire.send(&Call::get(OPERATION, old_path::HEALTH), None).await?;
         }
         if reply.is_success() { Ok(()) } else { Err(reply.error(OPERATION)) }
     }
 
     /// Logs in, and nothing else: the authorization is for [`Client::resume`].
     pub async fn login(config: &ClientConfig, env: Env) -> StoreResult<Authorization> {
-        let session = Session::new(std::sync::Arc::new(Http::new(config)), config, env);
+        let session = Session::new(Wire::new(config), config, env);
         session.grant().await?;
         let granted = session.authorization();
         granted.ok_or_else(|| StoreError::new(StoreErrorKind::Protocol, "login", "no token"))
@@ -49,9 +49,9 @@ impl Client {
     /// The private half of the key is not kept: payloads are sealed with the drive's own
     /// key, and no documented call uses the other.
     pub async fn register(config: ClientConfig, env: Env) -> StoreResult<()> {
-        let http = std::sync::Arc::new(Http::new(&config));
-        let session = Session::new(std::sync::Arc::clone(&http), &config, env);
-        let first_use = FirstUse { http: &http, limit: config.ack_timeout };
+        let wire = Wire::new(&config);
+        let session = Session::new(wire.clone(), &config, env.clone());
+        let first_use = FirstUse { wire: &wire, env: &env, limit: config.ack_timeout };
         let registered = first_use.profile(&config).await;
         let grant = match (session.grant().await, registered) {
             (Ok(grant), _) => grant,
@@ -59,8 +59,7 @@ impl Client {
             (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
         };
         first_use.key(&grant).await?;
-        let reply =
-            http.send(&Call::get(REGISTER, path::STORAGE_LIST), Some(&grant.header)).await?;
+        let reply = wire.send(&Call::get(REGISTER, path::STORAGE_LIST), Some(&grant.token)).await?;
         if reply.is_success() && storage_count(&reply) == Some(0) {
             tracing::warn!("the profile has no storage device: nothing can be stored");
         }
@@ -69,7 +68,8 @@ impl Client {
 }
 
 struct FirstUse<'a> {
-    http: &'a Http,
+    wire: &'a Wire,
+    env: &'a Env,
     limit: Duration,
 }
 
@@ -77,7 +77,7 @@ impl FirstUse<'_> {
     async fn profile(&self, config: &ClientConfig) -> StoreResult<()> {
         let fields = [("username", &*config.username), ("password", config.password.expose())];
         let call = Call::form(REGISTER, path::REGISTER_PROFILE, &fields);
-        let reply = self.http.send(&call, None).await?;
+        let reply = self.wire.send(&call, None).await?;
         if reply.status == 409 {
             return Ok(());
         }
@@ -90,14 +90,17 @@ impl FirstUse<'_> {
 
     async fn key(&self, grant: &Grant) -> StoreResult<()> {
         let call = Call::get(REGISTER, path::OWN_KEY);
-        let reply = self.http.send(&call, Some(&grant.header)).await?;
+        let reply = self.wire.send(&call, Some(&grant.token)).await?;
         let known = reply.json().and_then(|json| field(&json, &["publicKey", "public_key"]));
         if reply.is_success() && known.is_some() {
             return Ok(());
         }
-        let key = public_key::encode(&new_public_key()?);
+        let key = self.env.random.x25519_public_key().ok_or_else(|| {
+            StoreError::new(StoreErrorKind::Local, REGISTER, "no key pair could be made")
+        })?;
+        let key = public_key::encode(&key);
         let call = Call::form(REGISTER, path::REGISTER_KEY, &[("publicKey", &key)]);
-        let reply = self.http.send(&call, Some(&grant.header)).await?;
+        let reply = self.wire.send(&call, Some(&grant.token)).await?;
         self.finished(reply, Some(grant)).await
     }
 
@@ -134,24 +137,13 @@ impl FirstUse<'_> {
     /// `GET`, and `POST` where that says nothing (B.6).
     async fn status(&self, id: &str, grant: Option<&Grant>) -> StoreResult<CommandStatus> {
         let mut call = Call::get(REGISTER, path::REQUEST_STATUS).with_id(id);
-        let header = grant.map(|grant| &grant.header);
-        let status = command_status(&self.http.send(&call, header).await?);
+        let header = grant.map(|grant| &grant.token);
+        let status = command_status(&self.wire.send(&call, header).await?);
         if status != CommandStatus::Unknown {
             return Ok(status);
         }
-        call.method = reqwest::Method::POST;
-        call.body = super::http::CallBody::Json(bytes::Bytes::from_static(b"{}"));
-        Ok(command_status(&self.http.send(&call, header).await?))
+        call.method = Method::Post;
+        call.body = CallBody::Json(bytes::Bytes::from_static(b"{}"));
+        Ok(command_status(&self.wire.send(&call, header).await?))
     }
-}
-
-fn new_public_key() -> StoreResult<[u8; 32]> {
-    let random = ring::rand::SystemRandom::new();
-    EphemeralPrivateKey::generate(&X25519, &random)
-        .and_then(|private| private.compute_public_key())
-        .ok()
-        .and_then(|public| public.as_ref().try_into().ok())
-        .ok_or_else(|| {
-            StoreError::new(StoreErrorKind::Local, REGISTER, "no key pair could be made")
-        })
 }

@@ -12,9 +12,9 @@
 //!
 //! One mutex, held for map operations only.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -37,12 +37,14 @@ pub(super) struct Rendezvous<T>(Arc<Mutex<Table<T>>>);
 
 #[derive(Debug)]
 struct Table<T> {
-    slots: HashMap<Box<str>, Slot<T>>,
+    slots: BTreeMap<Box<str>, Slot<T>>,
     /// Strays by age, oldest first; an id that was claimed since is skipped.
     strays: VecDeque<(Instant, Box<str>)>,
-    done: HashSet<u64>,
+    done: BTreeSet<u64>,
     done_order: VecDeque<u64>,
-    hasher: RandomState,
+    /// Without a random key, so that runs do not differ. A service that makes ids collide
+    /// suppresses messages, which it could as well not send.
+    hasher: BuildHasherDefault<DefaultHasher>,
 }
 
 #[derive(Debug)]
@@ -60,11 +62,11 @@ impl<T> Clone for Rendezvous<T> {
 impl<T> Default for Rendezvous<T> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Table {
-            slots: HashMap::new(),
+            slots: BTreeMap::new(),
             strays: VecDeque::new(),
-            done: HashSet::new(),
+            done: BTreeSet::new(),
             done_order: VecDeque::new(),
-            hasher: RandomState::new(),
+            hasher: BuildHasherDefault::default(),
         })))
     }
 }

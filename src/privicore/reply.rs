@@ -15,17 +15,19 @@ use crate::store::{StoreError, StoreErrorKind, Token};
 /// Longest error text that is passed on, in characters.
 const TEXT_LIMIT: usize = 300;
 
-/// A reply, read whole. Only for API calls: streams never pass through here.
-#[derive(Debug, Default)]
-pub(super) struct Reply {
-    pub(super) status: u16,
+/// A reply, read whole. Payloads never pass through here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The status of HTTP.
+    pub status: u16,
     /// Header `x-dpt-cab-id`.
-    pub(super) command_header: Option<String>,
+    pub command_header: Option<String>,
     /// Header `x-dpt-cab-request-id`.
-    pub(super) request_header: Option<String>,
+    pub request_header: Option<String>,
     /// Header `retry-after`, in milliseconds.
-    pub(super) retry_after_ms: Option<u64>,
-    pub(super) body: Bytes,
+    pub retry_after_ms: Option<u64>,
+    /// The body.
+    pub body: Bytes,
 }
 
 impl Reply {

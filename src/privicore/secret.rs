@@ -22,6 +22,11 @@ impl Secret {
         &self.0
     }
 
+    /// Whether a header of HTTP can carry it: visible ASCII, spaces and tabs.
+    pub(super) fn fits_a_header(&self) -> bool {
+        self.0.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
+    }
+
     /// `text` without this secret, should somebody have repeated it.
     pub(super) fn redacted_from(&self, text: String) -> String {
         if self.0.is_empty() { text } else { text.replace(self.0.as_str(), "(redacted)") }
@@ -133,6 +138,10 @@ mod tests {
     fn secrets_are_never_shown() {
         let secret = Secret::new("hunter2");
         assert!(!format!("{secret:?} {secret}").contains("hunter2"));
+        assert!(Secret::new("Basic a=\tb~").fits_a_header());
+        for unfit in ["a\nb", "a\u{7f}", "\u{e9}"] {
+            assert!(!Secret::new(unfit).fits_a_header(), "{unfit:?}");
+        }
         let url = Url::parse("https://user:pw@up.example.com:8010/x?auth=hunter2").unwrap();
         let shown = format!("{0:?} {0}", SecretUrl::new(url));
         assert_eq!(shown, "https://up.example.com:8010 https://up.example.com:8010");

@@ -12,18 +12,17 @@
 //! * A session that was resumed with a token has no password: nothing renews it, and a
 //!   token that does not count any more is `Unauthenticated`.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use reqwest::header::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::config::ClientConfig;
-use super::http::{Call, Http};
 use super::reply::{Authorization, authorization};
 use super::secret::{PasswordSource, Secret};
+use super::transport::Call;
+use super::wire::Wire;
 use crate::env::Env;
 use crate::protocol::path;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
@@ -43,18 +42,11 @@ const REFUSAL_SHARED: Duration = Duration::from_secs(10);
 /// How long reading the password again may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(20);
 
-/// A token in use, as a header. Its generation tells it from the ones before.
+/// A token in use, fit for a header. Its generation tells it from the ones before.
 #[derive(Clone)]
 pub(super) struct Grant {
-    pub(super) header: HeaderValue,
+    pub(super) token: Secret,
     pub(super) generation: u64,
-}
-
-impl Grant {
-    /// The token's text.
-    pub(super) fn text(&self) -> &str {
-        self.header.to_str().unwrap_or_default()
-    }
 }
 
 struct Current {
@@ -65,7 +57,7 @@ struct Current {
 
 /// See the module's header.
 pub(super) struct Session {
-    http: Arc<Http>,
+    wire: Wire,
     env: Env,
     username: String,
     /// `None`: this session was resumed, or ended, and cannot log in.
@@ -82,9 +74,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(http: Arc<Http>, config: &ClientConfig, env: Env) -> Self {
+    pub(super) fn new(wire: Wire, config: &ClientConfig, env: Env) -> Self {
         Self {
-            http,
+            wire,
             env,
             username: config.username.clone(),
             password: Mutex::new(Some(config.password.clone())),
@@ -100,12 +92,12 @@ impl Session {
 
     /// A session that goes on with a token from before and never logs in.
     pub(super) fn resumed(
-        http: Arc<Http>,
+        wire: Wire,
         config: &ClientConfig,
         kept: Authorization,
         env: Env,
     ) -> StoreResult<Self> {
-        let session = Self::new(http, config, env);
+        let session = Self::new(wire, config, env);
         *session.password.lock() = None;
         let expires = kept.expires;
         session.adopt(kept)?;
@@ -120,7 +112,7 @@ impl Session {
     pub(super) fn authorization(&self) -> Option<Authorization> {
         let current = self.current.lock();
         let Current { grant, expires, .. } = current.as_ref()?;
-        Some(Authorization { token: Secret::new(grant.text()), expires: *expires })
+        Some(Authorization { token: grant.token.clone(), expires: *expires })
     }
 
     /// The password is another from now on.
@@ -228,7 +220,7 @@ impl Session {
             return Err(self.refused(StoreErrorKind::Unauthenticated, why));
         };
         let fields = [("username", self.username.as_str()), ("password", password.expose())];
-        let reply = self.http.send(&Call::form("login", path::AUTHENTICATE, &fields), None).await?;
+        let reply = self.wire.send(&Call::form("login", path::AUTHENTICATE, &fields), None).await?;
         if reply.status == 401 {
             // A service may also answer so for a profile without a public key (D.7).
             let said = password.redacted_from(reply.error_text());
@@ -251,12 +243,12 @@ impl Session {
 
     /// Takes over a new token.
     pub(super) fn adopt(&self, new: Authorization) -> StoreResult<Grant> {
-        let mut header = HeaderValue::from_str(new.token.expose()).map_err(|_| {
-            self.refused(StoreErrorKind::Protocol, "the token is not fit for a header".into())
-        })?;
-        header.set_sensitive(true);
+        if !new.token.fits_a_header() {
+            let why = "the token is not fit for a header";
+            return Err(self.refused(StoreErrorKind::Protocol, why.into()));
+        }
         let generation = *self.generation.borrow() + 1;
-        let grant = Grant { header, generation };
+        let grant = Grant { token: new.token, generation };
         // A new token that has expired already means that the clocks disagree: then only
         // a 401 tells.
         let expires = new.expires.filter(|expires| *expires > self.env.clock.now());
@@ -320,10 +312,8 @@ impl Session {
     /// `text` without the token, should the service have repeated it.
     pub(super) fn redact(&self, text: String) -> String {
         match &*self.current.lock() {
-            Some(current) if !current.grant.text().is_empty() => {
-                text.replace(current.grant.text(), "(redacted)")
-            }
-            _ => text,
+            Some(current) => current.grant.token.redacted_from(text),
+            None => text,
         }
     }
 }

@@ -4,9 +4,9 @@
 use serde_json::Value;
 
 use super::client::Client;
-use super::http::Call;
 use super::optional::incomplete;
 use super::reply::field;
+use super::transport::Call;
 use crate::protocol::path;
 use crate::store::StoreResult;
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::account::is_unknown_route;
 use super::client::Client;
 use super::devices::IDENTIFIERS;
-use super::http::Call;
 use super::reply::{created, field, list_of};
+use super::transport::Call;
 use crate::protocol::{old_path, path};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::client::Client;
 use super::holds::{Key, Outcome};
-use super::http::{Call, encode};
 use super::listing;
+use super::transport::{Call, encode};
 use crate::protocol::{INLINE_CLIENT_LIMIT, path};
 use crate::store::{
     Download, FileMeta, ListFilter, ListPage, Payload, RiskMeta, Store, StoreError, StoreErrorKind,

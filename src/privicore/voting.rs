@@ -7,7 +7,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -16,10 +15,11 @@ use super::client::Client;
 use super::config::ClientConfig;
 use super::devices::IDENTIFIERS;
 use super::forms::{How, Object, number, texts};
-use super::http::{Call, CallBody, Http, encode};
 use super::oauth::OauthCredentials;
 use super::optional::incomplete;
 use super::reply::{created, field, time};
+use super::transport::{Call, CallBody, encode};
+use super::wire::Wire;
 use crate::protocol::governance::{old_path, path};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
@@ -285,7 +285,7 @@ impl Client {
         pool: &str,
         vote: Vote,
     ) -> StoreResult<VotingPool> {
-        cast(&self.http, device, pool, vote).await
+        cast(&self.wire, device, pool, vote).await
     }
 
     /// As [`Client::cast_ballot`], for a device that knows no profile's login: of `config`,
@@ -296,7 +296,7 @@ impl Client {
         pool: &str,
         vote: Vote,
     ) -> StoreResult<VotingPool> {
-        cast(&Http::new(config), device, pool, vote).await
+        cast(&Wire::new(config), device, pool, vote).await
     }
 
     /// What a `GET` shows, once it shows something.
@@ -325,7 +325,7 @@ impl Client {
 }
 
 async fn cast(
-    http: &Http,
+    wire: &Wire,
     device: &OauthCredentials,
     pool_id: &str,
     vote: Vote,
@@ -333,13 +333,11 @@ async fn cast(
     const OPERATION: &str = "cast ballot";
     let fail = |kind, what: &str| StoreError::new(kind, OPERATION, what).on(pool_id);
     let credential = device.basic();
-    let mut header = HeaderValue::from_str(&format!("Basic {}", credential.expose()))
-        .map_err(|_| fail(StoreErrorKind::Invalid, "the credentials are not fit for a header"))?;
-    header.set_sensitive(true);
     let fields = [("poolId", pool_id), ("vote", vote.word())];
-    let mut call = Call::form(OPERATION, path::POOL_BALLOT, &fields);
-    call.basic = Some(header);
-    let reply = http.send(&call, None).await?;
+    let call = Call::form(OPERATION, path::POOL_BALLOT, &fields)
+        .with_basic(&credential)
+        .ok_or_else(|| fail(StoreErrorKind::Invalid, "the credentials are not fit for a header"))?;
+    let reply = wire.send(&call, None).await?;
     match reply.status {
         200..=299 => {
             let json = reply.json().unwrap_or_default();

@@ -259,6 +259,7 @@ impl Vfs {
                 Err(due) => {
                     drop(permit);
                     let far = Instant::now() + Duration::from_secs(3600);
+                    // Either way the queue is looked at anew: the order decides nothing.
                     tokio::select! {
                         biased;
                         () = woken => {}

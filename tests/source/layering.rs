@@ -401,3 +401,33 @@ fn the_picture_is_read_by_rows() {
     assert!(rows["top"] < rows["left"]);
     assert_eq!(rows["left"], rows["right"]);
 }
+
+/// A `select!` without `biased` draws the order in which it looks at its branches, and two
+/// runs of one seed would differ.
+#[test]
+fn every_select_below_the_adapter_has_a_chosen_order() {
+    let rows = picture(&fs::read_to_string(root().join("lib.rs")).unwrap());
+    let mut drawn = Vec::new();
+    for (path, text) in sources() {
+        if module_of(&path).is_none_or(|module| rows[&module] <= rows["fuse"]) {
+            continue;
+        }
+        let words = tokens(&code_only(&text));
+        let selects = words.windows(5).filter(|words| words[..2] == ["select", "!"]);
+        if selects.into_iter().any(|words| words[3..] != ["biased", ";"]) {
+            drawn.push(path);
+        }
+    }
+    assert_eq!(drawn, [] as [PathBuf; 0], "`select!` without `biased`");
+}
+
+#[test]
+fn only_the_transport_that_ships_names_its_crates() {
+    let client = root().join("privicore");
+    let shipped = [client.join("http.rs"), client.join("socket.rs")];
+    for name in ["reqwest", "tokio_tungstenite", "rustls"] {
+        let naming = outside("", &[name]);
+        let elsewhere: Vec<_> = naming.iter().filter(|path| !shipped.contains(path)).collect();
+        assert!(elsewhere.is_empty() && !naming.is_empty(), "{name}: {elsewhere:?}");
+    }
+}
