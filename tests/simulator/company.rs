@@ -355,6 +355,8 @@ pub enum Event {
     /// A machine reports to its user that the vault lacks, or gives otherwise, what this
     /// machine knows, or that something of it does not open.
     Reported { on: Machine, text: String },
+    /// A task of the product, or the step itself, panicked.
+    Panicked { text: String },
     /// A machine deleted a token of the vault; `named`: its own tree named it at that moment.
     Deleted { on: Machine, token: String, what: Stored, named: bool },
     /// The fate or the service's behaviour of this step met what it is for: unsent work, or

@@ -5,6 +5,7 @@ mod acts;
 mod cells;
 mod ending;
 mod machine;
+mod panics;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ struct World {
 impl Drive {
     /// The company of a script, nothing of it done yet.
     pub fn new(script: &Script) -> Self {
+        panics::listen();
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build().unwrap();
         let world = runtime.block_on(async { World::new(script) });
@@ -334,6 +336,7 @@ impl World {
     /// Takes in what happened beside the steps.
     fn listen(&mut self) {
         self.events.append(&mut self.ended.lock());
+        self.events.extend(panics::take().into_iter().map(|text| Event::Panicked { text }));
         for event in self.service.take_events() {
             let event = match event {
                 Event::Deleted { on, token, what, .. } => {

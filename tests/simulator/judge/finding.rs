@@ -44,6 +44,8 @@ pub enum Clause {
     CannotMount,
     /// No operation waits for ever.
     NeverAnswers,
+    /// Nothing panics, whatever the service sends.
+    Panics,
 }
 
 /// A broken promise.

@@ -581,6 +581,7 @@ impl History {
                     self.find(Clause::FalseAlarm, "-", Some(*on), text.clone());
                 }
             }
+            Event::Panicked { text } => self.find(Clause::Panics, "-", None, text.clone()),
             Event::Deleted { on, token, named, .. } => self.deleted(*on, token, *named, now),
             Event::Met { step } => drop(self.met.insert(*step)),
         }

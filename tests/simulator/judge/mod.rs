@@ -19,17 +19,22 @@ mod history;
 mod verdict;
 
 pub use self::finding::{Clause, Finding};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use self::history::History;
 use super::company::{Company, Outcome, Script, Step};
 
 /// Runs a script on a company, to its end whatever is found, and judges it.
 pub fn run(company: &mut dyn Company, script: &Script) -> Report {
     let mut history = History::new(script);
+    let mut digest = DefaultHasher::default();
     for (number, step) in script.steps.iter().enumerate() {
         let outcome = company.step(number, step);
+        format!("{outcome:?}").hash(&mut digest);
         history.note(number, step, &outcome);
     }
     let ending = company.finish();
+    format!("{ending:?}").hash(&mut digest);
     let last = Outcome { at: u64::MAX, events: ending.events.clone(), ..Outcome::default() };
     history.note(script.steps.len(), &Step::Wait { ms: 0 }, &last);
     let abilities = company.abilities();
@@ -37,7 +42,7 @@ pub fn run(company: &mut dyn Company, script: &Script) -> Report {
         verdict::judge(&history, &ending, abilities, &|name| company.original_name(name));
     findings.splice(0..0, history.findings.iter().cloned());
     let met = history.met.iter().copied().collect();
-    Report { findings, met }
+    Report { findings, met, digest: digest.finish() }
 }
 
 /// What a run showed.
@@ -47,4 +52,6 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Steps whose fate or lie met what it is for.
     pub met: Vec<usize>,
+    /// Of everything that was answered and shown: one schedule, one digest.
+    pub digest: u64,
 }
