@@ -23,6 +23,8 @@ mod random;
 mod reference;
 mod service;
 mod tasks;
+mod wire;
+mod wire_flows;
 
 use std::time::Instant;
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use privicorefs::privicore::ClientConfig;
 
+use super::random::seed_of;
 use super::wire::planted::{Plant, Planted};
 use super::wire::shape::{Again, Answer, Configured, Mark};
 use super::wire::{
@@ -181,6 +182,8 @@ pub(super) struct Tally {
     pub(super) met: BTreeMap<String, u32>,
     /// How many findings each known fault explains.
     pub(super) found: BTreeMap<&'static str, u32>,
+    /// Equal for equal runs, in whatever process.
+    pub(super) digest: u64,
 }
 
 /// Runs a course for each seed. The error is a finding that nothing known explains, with its
@@ -197,6 +200,7 @@ pub(super) fn try_seeds(seeds: Range<u64>) -> Result<Tally, String> {
             let name = explained(finding, &course.shape).unwrap_or_default();
             *tally.found.entry(name).or_insert(0) += 1;
         }
+        tally.digest = seed_of(&[tally.digest, report.digest]);
         for (hit, times) in report.met {
             *tally.met.entry(hit).or_insert(0) += times;
         }
