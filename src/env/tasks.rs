@@ -205,7 +205,9 @@ mod tests {
         let count = Arc::new(AtomicU32::new(0));
         let counted = count.clone();
         let period = Duration::from_millis(1);
-        let work = Box::new(move || drop(counted.fetch_add(1, Ordering::SeqCst)));
+        let work = Box::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
         let every = SystemTasks.every("test", period, work).unwrap();
         while count.load(Ordering::SeqCst) < 3 {
             std::thread::yield_now();

@@ -82,5 +82,7 @@ impl Batch {
 
 /// How a person repeats a seed.
 pub fn repeat(seed: u64, profile: &str) -> String {
-    format!("cargo run --features proof --example simulate -- run --seed {seed} --profile {profile}")
+    format!(
+        "cargo run --features proof --example simulate -- run --seed {seed} --profile {profile}"
+    )
 }

@@ -285,7 +285,8 @@ impl Drawer<'_> {
         }
         let on = self.machine();
         // The first ones make what later ones need.
-        let act = if number < 24 && number % 2 == 0 { self.first(number) } else { self.act(on) };
+        let act =
+            if number < 24 && number.is_multiple_of(2) { self.first(number) } else { self.act(on) };
         self.push(Step::Do(on, act));
     }
 
@@ -610,16 +611,16 @@ mod tests {
 
     fn sizes(script: &Script) -> Vec<u32> {
         let size = |step: &Step| match step {
-            Step::Do(_, act) => match act {
+            Step::Do(
+                _,
                 Act::Write { size, .. }
                 | Act::Edit { size, .. }
                 | Act::Truncate { size, .. }
                 | Act::Punch { size, .. }
                 | Act::Clone { size, .. }
                 | Act::Save { size, .. }
-                | Act::WriteSlot { size, .. } => Some(*size),
-                _ => None,
-            },
+                | Act::WriteSlot { size, .. },
+            ) => Some(*size),
             Step::Other(OtherAct::Store { size, .. } | OtherAct::Update { size, .. }) => {
                 Some(*size)
             }

@@ -83,7 +83,9 @@ fn simplify(best: &mut Script, tries: &mut Tries<'_>) {
 
 fn simpler(step: &Step) -> Vec<Step> {
     match step {
-        Step::Wait { ms } if *ms > 1_000 => vec![Step::Wait { ms: 1_000 }, Step::Wait { ms: ms / 2 }],
+        Step::Wait { ms } if *ms > 1_000 => {
+            vec![Step::Wait { ms: 1_000 }, Step::Wait { ms: ms / 2 }]
+        }
         Step::Do(on, Act::Edit { at, size, .. } | Act::Save { at, size }) => {
             vec![Step::Do(*on, Act::Write { at: at.clone(), size: *size })]
         }

@@ -32,10 +32,6 @@ pub enum Clause {
     TreesAgree,
     /// Folders and links stay as they were made.
     FoldersKept,
-    /// A machine that has seen more reports a service that withholds or goes back.
-    Unreported,
-    /// Meanwhile a fresh machine shows some earlier state as a whole.
-    HalfState,
     /// With an honest service nothing is reported as a lie.
     FalseAlarm,
     /// After the last fault no fsync fails.

@@ -1,6 +1,6 @@
 //! The trees at the end, held against the history.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::super::company::{
     Abilities, Act, Content, Entry, Final, Machine, Observer, Path, Stamp, Step, Stored, View, What,
@@ -433,13 +433,4 @@ fn short(entry: Option<&Entry>) -> String {
         }
         Some(other) => format!("{other:?}"),
     }
-}
-
-/// Counts by signature, for a person.
-pub fn by_signature(findings: &[Finding]) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for finding in findings {
-        *counts.entry(finding.signature()).or_default() += 1;
-    }
-    counts
 }

@@ -28,7 +28,7 @@ impl Reference {
             if *left == 0 {
                 let (by, power) = (*by, *power);
                 if self.draws.below(2) == 0 {
-                    drop(self.perform(number, on, act, &tree));
+                    let _refused = self.perform(number, on, act, &tree);
                 }
                 self.die(on, by, power);
                 outcome.failure = Some(Failure::Died);

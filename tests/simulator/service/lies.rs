@@ -110,7 +110,7 @@ impl Service {
                 let token = state.pick(*what, *of);
                 drop(guard);
                 if let Some(token) = token {
-                    drop(self.remove(&token));
+                    self.remove(&token);
                     self.note_invented(step, token);
                 }
             }
