@@ -186,6 +186,11 @@ impl Drawer<'_> {
             self.operation(operation);
             self.pause();
         }
+        let counted = |steps: &[Step]| steps.iter().filter(|s| kinds::is_counted(s)).count() as u64;
+        while fates > 0 && counted(&self.script.steps) < FATES.0 {
+            self.fate();
+            self.operation(operations);
+        }
         for on in self.away.clone() {
             self.push(Step::Fate(Fate::Back { on }));
         }
