@@ -360,7 +360,8 @@ impl State {
         let empty = self.size == 0 && from == 0;
         let goes_on =
             self.base.version == version.version && self.base_len == from && self.size == from;
-        if self.frozen || !(empty || goes_on) {
+        // What an upload under way commits would take the place of what is put here.
+        if self.frozen || self.uploading || !(empty || goes_on) {
             return Ok(false);
         }
         if empty {

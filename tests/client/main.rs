@@ -9,6 +9,7 @@ mod house;
 mod account;
 mod directory;
 mod faults;
+mod forged;
 mod governance;
 mod learning;
 mod memory;

@@ -50,6 +50,12 @@ impl Machine {
         self.args([OsStr::new(option), path.as_os_str()]);
     }
 
+    /// Gives an option that was given already another value.
+    pub(crate) fn replace_arg(&mut self, option: &str, path: &Path) {
+        let at = self.arguments.iter().position(|argument| argument == option).unwrap();
+        self.arguments[at + 1] = path.as_os_str().to_owned();
+    }
+
     /// A path in the drive.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.folder.join("mnt").join(name)

@@ -11,6 +11,7 @@ mod cli;
 mod clients;
 mod crash;
 mod directories;
+mod expected;
 mod full;
 mod latency;
 mod outage;

@@ -221,7 +221,8 @@ impl History {
                 Some((path, writes)) => {
                     writes.extend((did >= Did::Here).then_some(stamp));
                     let path = path.clone();
-                    (*size, self.shown_version(outcome.shown.first()), None, path)
+                    let shown = outcome.shown.first().map(|(_, what)| (path.clone(), what.clone()));
+                    (*size, self.shown_version(shown.as_ref()), None, path)
                 }
                 None => return,
             },
@@ -378,9 +379,21 @@ impl History {
         };
         match (strange, version.did) {
             (true, _) => Some((Clause::NobodyWrote, kind, text())),
-            (false, Did::Perhaps) => None,
+            (false, _) if self.is_perhaps(version.stamp) => None,
             (false, _) => Some((Clause::WholeVersion, kind, text())),
         }
+    }
+
+    /// Whether a version, or one that it grew from, may be there in part only.
+    fn is_perhaps(&self, of: Stamp) -> bool {
+        let mut at = Some(of);
+        while let Some(version) = at.and_then(|stamp| self.versions.get(&stamp)) {
+            if version.did == Did::Perhaps {
+                return true;
+            }
+            at = version.from;
+        }
+        false
     }
 
     /// A machine may have heard of a newer version between showing the old one and writing:
