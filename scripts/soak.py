@@ -104,7 +104,7 @@ class Suite:
         self.seed, self.operations, self.default, self.kinds = seed, operations, default, kinds
 
     def arguments(self):
-        return ["--locked", "--no-fail-fast", "--test", self.program, "-E", f"test(/{self.tests}/)"]
+        return ["--locked", "--test", self.program, "-E", f"test(/{self.tests}/)"]
 
     def build(self):
         command = ["cargo", "nextest", "run", "--no-run", *self.arguments()]
@@ -130,7 +130,7 @@ class Suite:
             log = os.path.join(lab, "output")
             try:
                 with open(log, "w", encoding="utf-8") as file:
-                    command = ["cargo", "nextest", "run", *self.arguments()]
+                    command = ["cargo", "nextest", "run", "--no-fail-fast", *self.arguments()]
                     with running(command, stdout=file, stderr=file, env=os.environ | left) as child:
                         code = child.wait()
             finally:
