@@ -171,10 +171,12 @@ class Proofs:
 
 
 @contextlib.contextmanager
-def alone(path):
-    """Runs beside others that append to one file: each reads what the one before it wrote."""
+def alone(name, wait=True):
+    """Nobody else who asks for `name` in this clone runs meanwhile; without `wait`, BlockingIOError
+    if somebody does."""
+    path = os.path.join(git("rev-parse", "--absolute-git-dir"), f"{name}.lock")
     with open(path, "a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 
@@ -185,7 +187,7 @@ def git(*arguments, check=True):
     done = subprocess.run(["git", "-C", REPO, *arguments], capture_output=True, text=True, check=False)
     if check and done.returncode != 0:
         raise SystemExit(f"error: git {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None
 
 
 NOT_THE_PROOFS = (".", ":(exclude)docs/proofs.md")
@@ -383,8 +385,13 @@ def test_file():
         expect([proofs.next_seed("one"), proofs.next_seed("two")], [110, 0])
         finding = Finding(plain("a | b;\n c"), 7, 3, False)
         row = Row("two --x 1", "0123abc", 5, 5, 1.25, {"steps": 3}, [finding], "9 lines since 1234567")
-        with alone(path + ".lock"):
+        with alone("self-test"):
             proofs.append(row)
+            try:
+                with alone("self-test", wait=False):
+                    raise SystemExit("self-test: two at once")
+            except BlockingIOError:
+                pass
         again = Proofs(path)
         expect([r.render() for r in again.rows], [r.render() for r in proofs.rows])
         expect(again.rows[2].findings[0].signature, "a / b, c")

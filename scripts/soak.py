@@ -335,8 +335,7 @@ class Soak:
         self.collected.since = time.monotonic()
         if self.collected.first is None or not self.record:
             return
-        lock = os.path.join(proofs.git("rev-parse", "--absolute-git-dir"), "proofs.lock")
-        with signals_blocked(), proofs.alone(lock):
+        with signals_blocked(), proofs.alone("proofs"):
             written = proofs.Proofs(self.path)
             earlier = [row for row in written.rows if row.subject == self.title]
             folders = proofs.Folders(written.folders[self.name])
@@ -407,7 +406,13 @@ def main(arguments):
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGHUP, stop)
         run = Soak(SUBJECTS[asked.subject], asked.subject, options, not asked.no_record, asked.proofs)
-        return run.run(seed, asked.seeds, asked.seconds)
+        # Two that both take the next seed would run the same.
+        shared = asked.no_record or asked.seed is not None
+        with contextlib.nullcontext() if shared else proofs.alone(f"soak-{asked.subject}", wait=False):
+            return run.run(seed, asked.seeds, asked.seconds)
+    except BlockingIOError:
+        print(f"error: scripts/soak {asked.subject} runs here already", file=sys.stderr)
+        return 2
     except (CannotRun, proofs.Malformed, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
