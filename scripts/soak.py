@@ -27,10 +27,6 @@ LONGEST_BATCH = 600
 # A time without end, in seeds.
 ENDLESS = 1_000_000_000
 
-# Batches in a row that find something new: the machine is ill, or the code; either way, more of
-# the same says nothing.
-MOST_BAD_BATCHES = 5
-
 
 class CannotRun(Exception):
     """The subject could not be run at all: nothing of it is recorded."""
@@ -52,6 +48,8 @@ class Program:
     It prints a report a line for each finished batch, the seeds in order, and exits with 0, or with
     1 if something was found that is not known.
     """
+
+    most_bad_batches = None
 
     def __init__(self, target, features=(), options=()):
         self.target, self.features, self.options = target, features, options
@@ -95,6 +93,9 @@ class Suite:
     """Tests of nextest that take their seed from the environment; a batch is one seed."""
 
     options = ("operations",)
+    # When so many in a row fail, the machine is ill, or the code; either way, more of the same
+    # says nothing.
+    most_bad_batches = 5
 
     def __init__(self, program, tests, count, seed, operations, default, kinds=None):
         """`tests`: the pattern of their names, `count` of them. `seed` and `operations`: the variables
@@ -320,8 +321,8 @@ class Soak:
         self.collected.add(report)
         if time.monotonic() - self.collected.since >= ROW_SECONDS:
             self.flush()
-        if self.bad_batches >= MOST_BAD_BATCHES:
-            say(f"{MOST_BAD_BATCHES} batches in a row found something new: this is enough")
+        if self.bad_batches == self.subject.most_bad_batches:
+            say(f"{self.bad_batches} batches in a row found something new: this is enough")
             raise Stopped
         return last + 1
 
@@ -437,6 +438,7 @@ class Sample:
     """A subject that finds something new under every seed of `new`."""
 
     options = ("only",)
+    most_bad_batches = 5
 
     def __init__(self, new=(), at_seed=lambda seed: None):
         self.new, self.at_seed = new, at_seed
