@@ -2,7 +2,7 @@
 
 A subject runs seeds in batches and yields a report for each: an object with `first`, `last`,
 `seconds`, `findings` (each with seed, signature, known, count), and counts: numbers, or objects of
-numbers by kind. A program of the repository's own prints such objects itself: see `Program`.
+numbers by kind; words are left out. A program of the repository's own prints such objects itself: see `Program`.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def say(text):
 
 
 class Program:
-    """A test program that draws by seed itself, called as
+    """A program of the tests that draws by seed itself, called as
 
         EXE soak --seed S --seeds N --for SECONDS OPTIONS --json
 
@@ -51,30 +51,29 @@ class Program:
 
     most_bad_batches = None
 
-    def __init__(self, target, features=(), options=()):
-        self.target, self.features, self.options = target, features, options
+    def __init__(self, example, features, options, again):
+        """`example`: its name as cargo knows it. `again`: the arguments that show one seed."""
+        self.cargo = ["--locked", "--release", "--example", example, "--features", features]
+        self.example, self.options, self.again = example, options, again
 
     def build(self):
-        command = ["cargo", "test", "--locked", "--no-run", "--message-format=json", "--test", self.target]
-        for feature in self.features:
-            command += ["--features", feature]
+        command = ["cargo", "build", "--message-format=json-render-diagnostics", *self.cargo]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode != 0:
             raise CannotRun(f"{shlex.join(command)} failed")
         messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        found = [
-            message["executable"]
-            for message in messages
-            if message.get("executable") and message.get("target", {}).get("name") == self.target
-        ]
+        built = [message for message in messages if message.get("target", {}).get("name") == self.example]
+        found = [message["executable"] for message in built if message.get("executable")]
         if not found:
-            raise CannotRun(f"cargo built no test program {self.target}")
+            raise CannotRun(f"cargo built no {self.example}")
         self.executable = found[-1]
 
+    def chosen(self, asked):
+        return [word for name in self.options for value in asked[name] for word in (f"--{name}", str(value))]
+
     def command(self, seed, seeds, seconds, asked):
-        chosen = [word for name in self.options for value in asked[name] for word in (f"--{name}", str(value))]
         limits = ["--seed", str(seed), "--seeds", str(seeds), "--for", str(max(1, round(seconds)))]
-        return [self.executable, "soak", *limits, *chosen, "--json"]
+        return [self.executable, "soak", *limits, *self.chosen(asked), "--json"]
 
     def batches(self, seed, seeds, seconds, asked):
         command = self.command(seed, seeds or ENDLESS, min(seconds, LONGEST_BATCH), asked)
@@ -86,7 +85,8 @@ class Program:
             raise CannotRun(f"{shlex.join(command)} ended with {code}")
 
     def repeat(self, seed, asked):
-        return shlex.join(self.command(seed, 1, LONGEST_BATCH, asked))
+        words = [*self.again, "--seed", str(seed), *self.chosen(asked)]
+        return shlex.join(["cargo", "run", *self.cargo, "--", *words])
 
 
 class Suite:
@@ -162,7 +162,7 @@ class Suite:
 
 
 SUBJECTS = {
-    "simulator": Program("simulator", ["proof"], ("profile", "only", "without", "cut")),
+    "simulator": Program("simulate", "proof", ("profile", "only", "without", "cut"), ["run"]),
     "fsx": Suite(
         "heavy",
         "^suites::fsx_",
@@ -257,6 +257,8 @@ class Collected:
         for name, value in report.items():
             by_kind = {f"{name} {kind}": count for kind, count in value.items()} if isinstance(value, dict) else {name: value}
             for kind, count in by_kind.items():
+                if isinstance(count, str):
+                    continue
                 kind = proofs.plain(kind.replace(",", " "))
                 self.counts[kind] = self.counts.get(kind, 0) + count
 
@@ -455,6 +457,7 @@ class Sample:
             "seconds": 60,
             "findings": [finding] * (seed in self.new),
             "steps": 10,
+            "profile": "all",
             "fates": {"crash": 2, "clone, live": 1},
         }
 
@@ -529,13 +532,14 @@ for first in (seed, seed + 5):
     print(json.dumps({"first": first, "last": first + 4, "seconds": 1, "findings": [], "asked": words.count("crash")}), flush=True)
 sys.exit(3 if seed == 9 else 0)
 """
-    program = Program("sample", (), ("only",))
+    program = Program("sample", "proof", ("only",), ["run"])
     program.executable = os.path.join(folder, "sample")
     with open(program.executable, "w", encoding="utf-8") as file:
         file.write(text)
     os.chmod(program.executable, 0o755)
     asked = NONE_ASKED | {"only": ["crash", "clone"]}
     reports = list(program.batches(4, 10, 5, asked))
+    proofs.expect(program.repeat(4, asked).split(" -- ")[1], "run --seed 4 --only crash --only clone")
     proofs.expect([(report["first"], report["last"], report["asked"]) for report in reports], [(4, 8, 1), (9, 13, 1)])
     try:
         list(program.batches(9, 10, 5, asked))
