@@ -173,6 +173,30 @@ remove_tree() {
   rm -rf --one-file-system "$1"
 }
 
+# Every process that a test starts is noted in PRIVICOREFS_TEST_REGISTRY, as "pid N START", and every
+# mount is below LAB. One that is still there was forgotten: it is ended, and the run has failed.
+nothing_left() {
+  local kind value start left=0
+  while read -r kind value start; do
+    if [ "$kind" = pid ] && [ "$(process_start "$value")" = "$start" ]; then
+      say "left over: process $value: $(tr '\0' ' ' <"/proc/$value/cmdline" | cut -c1-120)"
+      kill -9 "$value" 2>/dev/null
+      left=1
+    fi
+  done < <(cat "$PRIVICOREFS_TEST_REGISTRY" 2>/dev/null)
+  while read -r _ value _; do
+    [[ $value == "$LAB"/* ]] || continue
+    say "left over: mount $value"
+    timeout 20 fusermount3 -uz "$value" || as_root umount -l "$value" || true
+    left=1
+  done </proc/self/mounts
+  return $left
+}
+
+# When a process started, in ticks since boot: with its number, its identity. Nothing for one
+# that is dead and only not yet collected.
+process_start() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" && $1 != "X" { print $20 }'; }
+
 # --- An engine and its mounts, for the scripts that need them -----------------------------
 #
 # LAB is a temporary folder. Every process started is noted, and `lab_close`, which is a

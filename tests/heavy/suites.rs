@@ -5,12 +5,14 @@
 //! `PRIVICOREFS_FSX_OPS` sets how many operations each course of `fsx` makes (default 5,000),
 //! and `PRIVICOREFS_FSX_DURABILITY` the mounts' `--durability`: one operation in six is an
 //! `msync`, so a million of them with `fsync`, the default, takes hours. With `local` the
-//! uploads go on beside the operations.
+//! uploads go on beside the operations. `PRIVICOREFS_FSX_SEED` repeats the courses of a run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::house::machine::show;
@@ -184,7 +186,7 @@ fn fsx(vault: &Vault, file: &Path, name: &str, seed: u64, to: u64) -> Child {
 fn seed(vault: &Vault, name: &str, operations: u64) -> u64 {
     let local = format!("local.{name}");
     let file = vault.path(&local);
-    for seed in random_seed().. {
+    for seed in first_seed(name).. {
         let done = fsx(vault, &file, &local, seed, operations).wait().unwrap().success();
         fs::remove_file(&file).unwrap();
         if done {
@@ -194,6 +196,18 @@ fn seed(vault: &Vault, name: &str, operations: u64) -> u64 {
         show(&format!("fsx: seed {seed} fails in a local folder too"));
     }
     panic!("no seed is left");
+}
+
+/// The seed that the next leg on `name` tries first. Where `PRIVICOREFS_FSX_SEED` is set, each
+/// leg of each name has one of its own, the same in every run.
+fn first_seed(name: &str) -> u64 {
+    static LEGS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+    let Some(run) = from_environment("PRIVICOREFS_FSX_SEED") else { return random_seed() };
+    let mut legs = LEGS.lock().unwrap();
+    let leg = legs.entry(name.to_owned()).or_insert(0);
+    *leg += 1;
+    let of_name = name.bytes().fold(0, |sum: u64, byte| (sum * 31 + u64::from(byte)) % 10_007);
+    (run * 10_007 + of_name) * 1_000 + *leg
 }
 
 /// What `fsx` leaves is what it compares with: its file is equal on another machine too.

@@ -6,6 +6,9 @@
 mod house;
 
 mod api_table;
+mod arrows;
+mod circles;
 mod layering;
 mod named;
 mod promises;
+mod reader;
