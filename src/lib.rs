@@ -8,8 +8,8 @@
 //! catalog    names, segments, publish, merge        content  staging, cache, write-back, fetch, parts
 //! store      what a token store offers, with retry and limits as decorators
 //! privicore  the client: HTTP, channel, flows       engine   the embedded server
-//! db         the local database: sealed values, the journal
-//! protocol   wire words     crypto  seal/open       env  clock, randomness     telemetry
+//! db         the local database: sealed values over a backend that keeps them
+//! protocol   wire words     crypto  seal/open       env  clock, randomness, tasks, disk     telemetry
 //! ```
 //!
 //! Arrows point down only; `tests/source/layering.rs` enforces it.

@@ -12,3 +12,4 @@ mod layering;
 mod named;
 mod promises;
 mod reader;
+mod simulated;
