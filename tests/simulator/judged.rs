@@ -25,7 +25,7 @@ fn without_a_fault_nothing_is_found() {
 }
 
 /// What is planted, with whom and which fates it shows, and the promise that it breaks.
-const PLANTED: [(Planted, &str, Clause); 20] = [
+const PLANTED: [(Planted, &str, Clause); 21] = [
     (Planted::LosesWrites, "quiet", Clause::KeptHere),
     (Planted::AcknowledgesTooEarly, "fates", Clause::KeptInVault),
     (Planted::RemovesUnseen, "machines", Clause::KeptInVault),
@@ -46,6 +46,7 @@ const PLANTED: [(Planted, &str, Clause); 20] = [
     (Planted::DeletesNamed, "quiet", Clause::DeletedNamed),
     (Planted::DeletesAtOnce, "quiet", Clause::DeletedFromTrash),
     (Planted::FalseAlarm, "quiet", Clause::FalseAlarm),
+    (Planted::Silence, "lies", Clause::Unreported),
 ];
 
 #[test]

@@ -45,6 +45,8 @@ pub enum Planted {
     DeletesAtOnce,
     /// An honest service is reported as a liar.
     FalseAlarm,
+    /// Of a service that goes back, nothing is said.
+    Silence,
 }
 
 /// Spoils what is written.

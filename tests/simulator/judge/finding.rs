@@ -32,6 +32,8 @@ pub enum Clause {
     TreesAgree,
     /// Folders and links stay as they were made.
     FoldersKept,
+    /// A machine that has seen more reports a service that withholds or goes back.
+    Unreported,
     /// With an honest service nothing is reported as a lie.
     FalseAlarm,
     /// After the last fault no fsync fails.

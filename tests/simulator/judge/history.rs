@@ -76,6 +76,8 @@ pub struct History {
     failing: bool,
     away: BTreeSet<Machine>,
     pub lied: bool,
+    /// Lies that left something out, met by somebody, of which nobody has said anything.
+    pub unreported: BTreeSet<usize>,
     pub met: BTreeSet<usize>,
     pub findings: Vec<Finding>,
     /// Machines that were set back, copied or lost: others may have seen what they forgot.
@@ -98,6 +100,7 @@ impl History {
             failing: false,
             away: BTreeSet::new(),
             lied: false,
+            unreported: BTreeSet::new(),
             met: BTreeSet::new(),
             findings: Vec::new(),
             odd_machines: false,
@@ -590,13 +593,21 @@ impl History {
                 _ => self.drop_slots(*on),
             },
             Event::Reported { on, text } => {
+                self.unreported.clear();
                 if !self.lied {
                     self.find(Clause::FalseAlarm, "-", Some(*on), text.clone());
                 }
             }
             Event::Panicked { text } => self.find(Clause::Panics, "-", None, text.clone()),
             Event::Deleted { on, token, named, .. } => self.deleted(*on, token, *named, now),
-            Event::Met { step } => drop(self.met.insert(*step)),
+            Event::Met { step } => {
+                self.met.insert(*step);
+                if let Some(Step::Service(Service::Withhold { .. } | Service::RollBack { .. })) =
+                    self.script.steps.get(*step)
+                {
+                    self.unreported.insert(*step);
+                }
+            }
         }
     }
 

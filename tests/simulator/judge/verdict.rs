@@ -31,6 +31,12 @@ pub fn judge(
     if abilities.horizon {
         court.leaks(ending);
     }
+    if abilities.reports {
+        for step in &history.unreported {
+            let text = format!("{:?}", history.script.steps.get(*step));
+            court.find(Clause::Unreported, "-", None, text);
+        }
+    }
     let views: Vec<(&Observer, &View)> =
         ending.views.iter().filter_map(|(o, view)| Some((o, view.as_ref().ok()?))).collect();
     // The fresh one is last: it has only what the vault has.

@@ -58,7 +58,8 @@ pub struct Reference {
     others: BTreeMap<Path, Vec<Id>>,
     /// Until when the service is not reached.
     down: u64,
-    failing: u32,
+    /// What leaves something out, and for whom.
+    lie: Option<(usize, Option<Number>)>,
     events: Vec<Event>,
 }
 
@@ -75,7 +76,7 @@ impl Reference {
             draws: Draws::new(seed_of(&[script.schedule, 5])),
             others: BTreeMap::new(),
             down: 0,
-            failing: 0,
+            lie: None,
             events: Vec::new(),
         }
     }
@@ -102,8 +103,21 @@ impl Reference {
         None
     }
 
+    /// Takes in what others published. A machine that knows of something that the service
+    /// leaves out says so.
     fn hear(&mut self, on: usize) {
         if self.is_reached(on) {
+            if let Some((step, of)) = self.lie
+                && of.is_none_or(|of| usize::from(of) == on)
+                && !self.machines[on].heard.is_empty()
+            {
+                self.events.push(Event::Met { step });
+                if self.planted != Some(Planted::Silence) {
+                    let text = "the vault lacks what it had".to_owned();
+                    self.events.push(Event::Reported { on: on as Number, text });
+                }
+                return;
+            }
             let new = self.vault.iter().map(|(id, record)| (*id, record.clone()));
             self.machines[on].heard.extend(new);
         }
@@ -305,7 +319,7 @@ fn token(version: Id) -> String {
 
 impl Company for Reference {
     fn abilities(&self) -> Abilities {
-        Abilities { horizon: true, reports: false }
+        Abilities { horizon: true, reports: true }
     }
 
     fn step(&mut self, number: usize, step: &Step) -> Outcome {
@@ -316,9 +330,11 @@ impl Company for Reference {
             Step::Other(act) => self.other(number, act),
             Step::Fate(fate) => outcome.failure = self.fate(number, fate),
             Step::Service(service) => match service {
-                Service::Honest => (self.down, self.failing) = (0, 0),
+                Service::Honest => (self.down, self.lie) = (0, None),
                 Service::Down { ms } => self.down = self.now + u64::from(*ms),
-                Service::FailPuts { n } => self.failing = *n,
+                Service::RollBack { on, .. } | Service::Withhold { on, .. } => {
+                    self.lie = Some((number, *on));
+                }
                 _ => {}
             },
             Step::Wait { ms } => self.pass(*ms),
@@ -329,7 +345,7 @@ impl Company for Reference {
     }
 
     fn finish(&mut self) -> Final {
-        self.down = 0;
+        (self.down, self.lie) = (0, None);
         for on in 0..self.machines.len() {
             self.machines[on].away = false;
             if !self.machines[on].lost {
