@@ -16,6 +16,7 @@
 pub mod contents;
 mod finding;
 mod history;
+mod lineage;
 mod verdict;
 
 pub use self::finding::{Clause, Finding};
