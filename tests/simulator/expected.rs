@@ -42,6 +42,9 @@ expected! {
     /// A state directory restored from a backup uses its numbers again.
     a_restored_state_directory_replaces_what_was_made_since:
         "restored", "KeptInVault", Some("restore");
+    /// A virtual machine that is set back does the same.
+    a_machine_that_is_set_back_replaces_what_was_made_since:
+        "set-back", "KeptInVault", Some("set-back");
     /// So does a copied one.
     a_copied_state_directory_makes_what_others_cannot_use:
         "duplicated", "KeptInVault", Some("duplicate");
@@ -54,6 +57,8 @@ expected! {
     an_older_payload_is_read: "replay", "NobodyWrote", Some("replay");
     /// One entry of a listing is enough.
     a_huge_number_in_a_name_stops_a_machine: "huge-number", "Panics", Some("entry");
+    /// A NUL in a context makes a folder that nobody can remove.
+    a_nul_in_a_context_makes_a_folder: "nul", "TreesAgree", Some("entry");
     /// What a vault that was set back lacks is taken for lost, and changes go astray.
     a_vault_that_was_set_back_loses_what_was_written_meanwhile:
         "rolled-back", "KeptHere", Some("roll-back");
