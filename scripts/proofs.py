@@ -172,9 +172,9 @@ class Proofs:
 
 @contextlib.contextmanager
 def alone(name, wait=True):
-    """Nobody else who asks for `name` in this clone runs meanwhile; without `wait`, BlockingIOError
-    if somebody does."""
-    path = os.path.join(git("rev-parse", "--absolute-git-dir"), f"{name}.lock")
+    """Nobody else who asks for `name` in this clone, or a worktree of it, runs meanwhile; without
+    `wait`, BlockingIOError if somebody does."""
+    path = os.path.join(git("rev-parse", "--path-format=absolute", "--git-common-dir"), f"{name}.lock")
     with open(path, "a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

@@ -22,7 +22,8 @@ import proofs
 # Rows are added when a batch ends and so many seconds have passed since the last: with batches
 # of ten minutes at most, there is one every twenty.
 ROW_SECONDS = 600
-LONGEST_BATCH = 600
+# A program's batch: what is lost when the run is stopped.
+LONGEST_BATCH = 60
 
 # A time without end, in seeds.
 ENDLESS = 1_000_000_000
@@ -407,7 +408,9 @@ def main(arguments):
             raise CannotRun(f"{asked.proofs} does not say which folders {asked.subject} tests")
         seed = asked.seed if asked.seed is not None else kept.next_seed(asked.subject)
         signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGHUP, stop)
+        # nohup has it ignored.
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, stop)
         run = Soak(SUBJECTS[asked.subject], asked.subject, options, not asked.no_record, asked.proofs)
         # Two that both take the next seed would run the same.
         shared = asked.no_record or asked.seed is not None
