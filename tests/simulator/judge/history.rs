@@ -75,6 +75,8 @@ pub struct History {
     /// Behaviours in force that may fail a call.
     failing: bool,
     away: BTreeSet<Machine>,
+    /// Steps that were refused.
+    refused: BTreeSet<Stamp>,
     pub lied: bool,
     /// Lies that left something out, met by somebody, of which nobody has said anything.
     pub unreported: BTreeSet<usize>,
@@ -99,6 +101,7 @@ impl History {
             open: BTreeMap::new(),
             failing: false,
             away: BTreeSet::new(),
+            refused: BTreeSet::new(),
             lied: false,
             unreported: BTreeSet::new(),
             met: BTreeSet::new(),
@@ -165,7 +168,12 @@ impl History {
     /// The last step that may have left a file of this name half done.
     fn left_half_done(&self, path: &str) -> Option<Stamp> {
         let last = |path: &str| path.rsplit('/').next().map(str::to_owned);
-        let perhaps = self.versions.values().rev().filter(|v| v.did == Did::Perhaps);
+        // One that was refused has done nothing, unless it is of several steps.
+        let refused = |v: &&Version| {
+            self.refused.contains(&v.stamp)
+                && !matches!(v.act, Act::Save { .. } | Act::Clone { .. })
+        };
+        let perhaps = self.versions.values().rev().filter(|v| v.did == Did::Perhaps && !refused(v));
         let several = perhaps.filter(|v| !matches!(v.act, Act::Truncate { .. }));
         let mut named = several.filter(|v| last(&v.path) == last(path));
         named.next().map(|version| version.stamp)
@@ -176,7 +184,10 @@ impl History {
         let did = match &outcome.failure {
             None => Did::Here,
             Some(Failure::NotMounted) => return,
-            Some(Failure::Refused { .. }) => Did::Perhaps,
+            Some(Failure::Refused { .. }) => {
+                self.refused.insert(step as Stamp + 1);
+                Did::Perhaps
+            }
             Some(Failure::Broken { why }) if why.contains("never answers") => {
                 self.find(Clause::NeverAnswers, kind, Some(on), format!("step {step}: {act:?}"));
                 Did::Perhaps

@@ -51,12 +51,12 @@ impl History {
 
     /// Whether a version, or one that it grew from, may be there in part only.
     fn is_perhaps(&self, of: Stamp) -> bool {
-        let mut at = Some(of);
-        while let Some(version) = at.and_then(|stamp| self.versions.get(&stamp)) {
+        let mut at = vec![of];
+        while let Some(version) = at.pop().and_then(|stamp| self.versions.get(&stamp)) {
             if version.did == Did::Perhaps {
                 return true;
             }
-            at = version.from;
+            at.extend(version.from.into_iter().chain(version.source));
         }
         false
     }
