@@ -174,9 +174,12 @@ impl History {
                 && !matches!(v.act, Act::Save { .. } | Act::Clone { .. })
         };
         let perhaps = self.versions.values().rev().filter(|v| v.did == Did::Perhaps && !refused(v));
-        let several = perhaps.filter(|v| !matches!(v.act, Act::Truncate { .. }));
-        let mut named = several.filter(|v| last(&v.path) == last(path));
-        named.next().map(|version| version.stamp)
+        let several: Vec<&Version> =
+            perhaps.filter(|v| !matches!(v.act, Act::Truncate { .. })).collect();
+        // Its folder may have moved, and it may have come here from another name.
+        let here = several.iter().find(|v| v.path == path);
+        let named = here.or_else(|| several.iter().find(|v| last(&v.path) == last(path)));
+        named.map(|version| version.stamp)
     }
 
     fn deed(&mut self, step: usize, on: Machine, act: &Act, outcome: &Outcome) {
