@@ -83,14 +83,23 @@ where
     address
 }
 
-/// Reads the join and answers it; returns the token that joined.
-async fn join(socket: &mut WebSocketStream<TcpStream>, status: u16) -> String {
-    let Some(Ok(Message::Text(text))) = socket.next().await else { return String::new() };
-    let asked: Value = serde_json::from_str(&text).unwrap();
+/// Reads the join and answers it.
+async fn join(socket: &mut WebSocketStream<TcpStream>, status: u16) {
+    join_noting(socket, status, |_| ()).await;
+}
+
+/// Answers a join; `asked` is given its authorization token, before the answer goes out.
+async fn join_noting(
+    socket: &mut WebSocketStream<TcpStream>,
+    status: u16,
+    asked: impl FnOnce(&str),
+) {
+    let Some(Ok(Message::Text(text))) = socket.next().await else { return };
+    let join: Value = serde_json::from_str(&text).unwrap();
+    asked(join["data"]["authorizationToken"].as_str().unwrap_or_default());
     let data = if status == 200 { json!({"channelId": "ch"}) } else { json!([]) };
-    let reply = json!({"correlationId": asked["correlationId"], "status": status, "data": data});
+    let reply = json!({"correlationId": join["correlationId"], "status": status, "data": data});
     socket.send(Message::text(reply.to_string())).await.unwrap();
-    asked["data"]["authorizationToken"].as_str().unwrap_or_default().to_owned()
 }
 
 fn accepted(id: &str) -> Response {
@@ -212,8 +221,9 @@ async fn a_refused_join_brings_a_new_login() {
     let ws = channel(move |number, mut socket| {
         let noted = Arc::clone(&noted);
         async move {
-            let token = join(&mut socket, if number == 0 { 401 } else { 200 }).await;
-            noted.lock().push(token);
+            // The client goes on with the answer, before this task does.
+            let asked = |token: &str| noted.lock().push(token.to_owned());
+            join_noting(&mut socket, if number == 0 { 401 } else { 200 }, asked).await;
             while socket.next().await.is_some() {}
         }
     })
