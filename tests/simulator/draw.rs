@@ -5,101 +5,35 @@
 //!   pairs of kinds, meet.
 //! * The drawer keeps a rough idea of what exists, so that most operations hit something.
 //! * Sizes are never used twice in a script (see `company`).
+//! * What was chosen with `only` and `without` is all that comes: a kind that cannot come any
+//!   more (the last machine cannot be lost) gives way to another allowed one, or to none.
+
+mod profile;
 
 use std::collections::BTreeSet;
 
+pub use self::profile::Profile;
 use super::company::{
     Act, Fate, Machine, Moment, Odd, OtherAct, Path, Script, Service, Settings, Step, Stored,
 };
 use super::kinds;
 use super::random::Draws;
 
-/// Operations of a script.
+/// Operations of a script: at least, and so many choices from there on.
 const OPERATIONS: (u64, u64) = (200, 60);
-/// Fates or lies of a script.
+/// Fates or lies of a script, likewise.
 const FATES: (u64, u64) = (6, 7);
+/// Most fates or lies. A death that is to come at some call counts twice: it is followed by
+/// one at once, for the case that the call never comes.
+const MOST_FATES: u64 = FATES.0 + FATES.1 - 1;
+/// Files that a script makes, at least.
+const FILES: usize = 20;
+/// Most machines, clones included.
+const MACHINES: Machine = 6;
 /// Kinds of fates and lies that one script draws from, at most.
 const KINDS: u64 = 4;
 
 const DAY: u64 = 86_400_000;
-
-/// What a script may hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// Its name.
-    pub name: &'static str,
-    /// Machines at the beginning: at least, and up to so many more.
-    pub machines: (u64, u64),
-    /// Kinds of fates and of behaviours of the service.
-    pub kinds: Vec<&'static str>,
-    /// Only these kinds of fates and lies, if any are named.
-    pub only: Vec<String>,
-    /// None of these.
-    pub without: Vec<String>,
-    /// Power cuts take disk and local database at one common moment.
-    pub together: bool,
-    /// Another client takes part.
-    pub others: bool,
-}
-
-/// What an honest service may do.
-const FAILING: [&str; 7] =
-    ["slow", "down", "lost-ack", "lands-late", "fail-puts", "fail-gets", "lag"];
-/// Fates of one machine that loses nothing.
-const EVERYDAY: [&str; 3] = ["kill", "unmount", "lose-cache"];
-/// Fates that people call accidents.
-const ACCIDENTS: [&str; 7] =
-    ["power-cut", "restore", "set-back", "duplicate", "lose", "away", "clock"];
-/// Lies.
-const LIES: [&str; 17] = [
-    "service-clock",
-    "swap",
-    "replay",
-    "cut",
-    "roll-back",
-    "withhold",
-    "copy-as",
-    "duplicate-entries",
-    "reorder",
-    "wrong-page",
-    "short-page",
-    "shift",
-    "no-sizes",
-    "year",
-    "entry",
-    "answer",
-    "erase",
-];
-
-impl Profile {
-    /// One of `quiet`, `machines`, `fates`, `lies`, `all`.
-    pub fn named(name: &str) -> Option<Self> {
-        let profile = |name, machines, groups: &[&[&'static str]], others| Self {
-            name,
-            machines,
-            kinds: groups.concat(),
-            only: Vec::new(),
-            without: Vec::new(),
-            together: false,
-            others,
-        };
-        Some(match name {
-            "quiet" => profile("quiet", (1, 1), &[&EVERYDAY, &FAILING], false),
-            "machines" => profile("machines", (2, 3), &[&EVERYDAY, &FAILING, &["away"]], true),
-            "fates" => profile("fates", (2, 3), &[&EVERYDAY, &FAILING, &ACCIDENTS], true),
-            "lies" => profile("lies", (1, 3), &[&EVERYDAY, &LIES], true),
-            "all" => profile("all", (2, 4), &[&EVERYDAY, &FAILING, &ACCIDENTS, &LIES], true),
-            _ => return None,
-        })
-    }
-
-    fn allowed(&self) -> Vec<&'static str> {
-        let named = |list: &[String], kind: &str| list.iter().any(|name| name == kind);
-        let kinds = self.kinds.iter().copied();
-        let kinds = kinds.filter(|kind| self.only.is_empty() || named(&self.only, kind));
-        kinds.filter(|kind| !named(&self.without, kind)).collect()
-    }
-}
 
 /// The script of a seed.
 pub fn draw(seed: u64, profile: &Profile) -> Script {
@@ -119,6 +53,7 @@ pub fn draw(seed: u64, profile: &Profile) -> Script {
         others: Vec::new(),
         slots: BTreeSet::new(),
         backups: BTreeSet::new(),
+        fates: 0,
         script: Script { schedule: seed, settings, steps: Vec::new() },
     };
     drawer.run();
@@ -160,6 +95,8 @@ struct Drawer<'p> {
     others: Vec<Path>,
     slots: BTreeSet<(Machine, u8)>,
     backups: BTreeSet<Machine>,
+    /// Fates and lies so far.
+    fates: u64,
     script: Script,
 }
 
@@ -186,17 +123,32 @@ impl Drawer<'_> {
             self.operation(operation);
             self.pause();
         }
-        let counted = |steps: &[Step]| steps.iter().filter(|s| kinds::is_counted(s)).count() as u64;
-        while fates > 0 && counted(&self.script.steps) < FATES.0 {
-            self.fate();
+        while fates > 0 && self.fates < FATES.0 && self.fate() {
             self.operation(operations);
         }
+        self.fill_up();
         for on in self.away.clone() {
             self.push(Step::Fate(Fate::Back { on }));
         }
     }
 
+    /// Makes what is missing of the files of a script, should few have been new.
+    fn fill_up(&mut self) {
+        let mut made = files(&self.script);
+        for number in 0.. {
+            if made.len() >= FILES {
+                return;
+            }
+            let at = format!("f{number}");
+            if made.insert(at.clone()) {
+                let (on, size) = (self.machine(), self.size());
+                self.push(Step::Do(on, Act::Write { at, size }));
+            }
+        }
+    }
+
     fn push(&mut self, step: Step) {
+        self.fates += u64::from(kinds::is_counted(&step));
         self.script.steps.push(step);
     }
 
@@ -429,20 +381,50 @@ impl Drawer<'_> {
         }
     }
 
-    fn fate(&mut self) {
-        let kind = self.kinds[self.draws.below(self.kinds.len() as u64) as usize];
+    /// Whether a kind can come now.
+    fn is_possible(&self, kind: &str) -> bool {
+        match kind {
+            "duplicate" => self.machines < MACHINES,
+            "lose" => self.alive.len() > 1,
+            _ => true,
+        }
+    }
+
+    /// A kind that can come now: of the few of this script, or else one more that is allowed.
+    fn kind(&mut self) -> Option<&'static str> {
+        if !self.kinds.iter().any(|kind| self.is_possible(kind)) {
+            let mut others = self.profile.allowed();
+            others.retain(|kind| self.is_possible(kind));
+            let at = self.below(others.len() as u64) as usize;
+            self.kinds.push(others.get(at)?);
+        }
+        loop {
+            let kind = self.kinds[self.draws.below(self.kinds.len() as u64) as usize];
+            if self.is_possible(kind) {
+                return Some(kind);
+            }
+        }
+    }
+
+    /// One more fate or lie, unless there are enough; false: none can come any more.
+    fn fate(&mut self) -> bool {
+        if self.fates >= MOST_FATES {
+            return true;
+        }
+        let Some(kind) = self.kind() else { return false };
         match kind {
             "kill" | "power-cut" | "unmount" | "lose-cache" => self.death(kind),
             "restore" | "set-back" => self.restore(kind),
-            "duplicate" if self.machines < 6 => {
+            "duplicate" => {
                 let on = self.machine();
                 self.push(Step::Fate(Fate::Duplicate { on }));
                 self.alive.push(self.machines);
                 self.machines += 1;
             }
-            "lose" if self.alive.len() > 1 => {
+            "lose" => {
                 let on = self.machine();
                 self.alive.retain(|alive| *alive != on);
+                self.away.remove(&on);
                 self.push(Step::Fate(Fate::Lose { on }));
             }
             "away" => self.away(),
@@ -452,13 +434,9 @@ impl Drawer<'_> {
                 let ms = if self.one_in(2) { -ms } else { ms };
                 self.push(Step::Fate(Fate::Clock { on, ms }));
             }
-            "duplicate" | "lose" => {
-                let on = self.machine();
-                self.push(Step::Fate(Fate::Kill { on, when: Moment::Now }));
-                self.push(Step::Fate(Fate::Mount { on }));
-            }
             service => self.service(service),
         }
+        true
     }
 
     fn moment(&mut self) -> Moment {
@@ -473,7 +451,10 @@ impl Drawer<'_> {
     }
 
     fn death(&mut self, kind: &str) {
-        let (on, when) = (self.machine(), self.moment());
+        let (on, mut when) = (self.machine(), self.moment());
+        if self.fates + 1 >= MOST_FATES {
+            when = Moment::Now;
+        }
         let fate = match kind {
             "kill" => Fate::Kill { on, when },
             "power-cut" => {
@@ -606,6 +587,16 @@ impl Drawer<'_> {
             self.push(Step::Service(Service::Honest));
         }
     }
+}
+
+/// The names that a script gives to contents.
+fn files(script: &Script) -> BTreeSet<Path> {
+    let file = |step: &Step| match step {
+        Step::Do(_, Act::Write { at, .. } | Act::Save { at, .. }) => Some(at.clone()),
+        Step::Do(_, Act::Clone { to, .. } | Act::Link { to, .. }) => Some(to.clone()),
+        _ => None,
+    };
+    script.steps.iter().filter_map(file).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The kinds of what happens, by name: for choosing, counting and signatures.
 
-use super::company::{Act, Fate, OtherAct, Service, Step};
+use super::company::{Act, Fate, Machine, OtherAct, Path, Service, Step};
 
 /// The name of a step's kind.
 pub fn kind(step: &Step) -> &'static str {
@@ -151,5 +151,91 @@ pub fn machine(step: &Step) -> Option<u8> {
             | Fate::Checkpoint { on },
         ) => Some(*on),
         _ => None,
+    }
+}
+
+/// The machine that a step names, the one for which the service behaves otherwise included.
+pub fn machine_mut(step: &mut Step) -> Option<&mut Machine> {
+    match step {
+        Step::Do(on, _)
+        | Step::Fate(
+            Fate::Mount { on }
+            | Fate::Unmount { on }
+            | Fate::Kill { on, .. }
+            | Fate::PowerCut { on, .. }
+            | Fate::LoseCache { on }
+            | Fate::Backup { on, .. }
+            | Fate::Restore { on, .. }
+            | Fate::SetBack { on, .. }
+            | Fate::Duplicate { on }
+            | Fate::Lose { on }
+            | Fate::Away { on }
+            | Fate::Back { on }
+            | Fate::Clock { on, .. }
+            | Fate::Look { on }
+            | Fate::Housekeep { on }
+            | Fate::Checkpoint { on },
+        ) => Some(on),
+        Step::Service(
+            Service::Lag { on, .. } | Service::RollBack { on, .. } | Service::Withhold { on, .. },
+        ) => on.as_mut(),
+        _ => None,
+    }
+}
+
+/// The size at which a step leaves a content; no two steps of a script have the same.
+pub fn size_mut(step: &mut Step) -> Option<&mut u32> {
+    match step {
+        Step::Do(
+            _,
+            Act::Write { size, .. }
+            | Act::Edit { size, .. }
+            | Act::Truncate { size, .. }
+            | Act::Punch { size, .. }
+            | Act::Clone { size, .. }
+            | Act::Save { size, .. }
+            | Act::WriteSlot { size, .. },
+        )
+        | Step::Other(OtherAct::Store { size, .. } | OtherAct::Update { size, .. }) => Some(size),
+        _ => None,
+    }
+}
+
+/// See [`size_mut`].
+pub fn size(step: &Step) -> Option<u32> {
+    size_mut(&mut step.clone()).copied()
+}
+
+/// The paths that a step names.
+pub fn paths_mut(step: &mut Step) -> Vec<&mut Path> {
+    match step {
+        Step::Do(_, act) => match act {
+            Act::Write { at, .. }
+            | Act::Edit { at, .. }
+            | Act::Truncate { at, .. }
+            | Act::Punch { at, .. }
+            | Act::Save { at, .. }
+            | Act::Open { at, .. }
+            | Act::Mkdir { at }
+            | Act::Rmdir { at }
+            | Act::Remove { at }
+            | Act::Symlink { at }
+            | Act::Chmod { at, .. }
+            | Act::Xattr { at, .. }
+            | Act::Fsync { at, .. }
+            | Act::Read { at } => vec![at],
+            Act::Clone { from, to, .. } | Act::Rename { from, to } | Act::Link { from, to } => {
+                vec![from, to]
+            }
+            Act::Exchange { a, b } => vec![a, b],
+            Act::WriteSlot { .. }
+            | Act::Close { .. }
+            | Act::FsyncSlot { .. }
+            | Act::Sync { .. } => Vec::new(),
+        },
+        Step::Other(
+            OtherAct::Store { at, .. } | OtherAct::Update { at, .. } | OtherAct::Delete { at },
+        ) => vec![at],
+        Step::Fate(_) | Step::Service(_) | Step::Wait { .. } => Vec::new(),
     }
 }

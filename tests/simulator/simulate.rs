@@ -136,7 +136,12 @@ impl Kinds {
             std::process::exit(2);
         };
         let (only, without) = (self.only.clone(), self.without.clone());
-        Profile { only, without, together: self.cut == "together", ..profile }
+        let profile = Profile { only, without, together: self.cut == "together", ..profile };
+        if let Err(wrong) = profile.check() {
+            eprintln!("{wrong}");
+            std::process::exit(2);
+        }
+        profile
     }
 }
 
