@@ -67,6 +67,9 @@ pub enum Step {
     Fate(Fate),
     /// The service begins (or stops) to behave otherwise.
     Service(Service),
+    /// Somebody mounts on a new machine with the key and the login, looks at everything, and
+    /// is gone.
+    Newcomer,
     /// Time passes for everybody.
     Wait {
         /// Milliseconds.
@@ -341,6 +344,8 @@ pub struct Outcome {
     pub failure: Option<Failure>,
     /// What `Read` gave.
     pub read: Option<Content>,
+    /// What a newcomer saw, or why it could not mount.
+    pub newcomer: Option<Result<View, String>>,
     /// What happened since the last outcome, this step included.
     pub events: Vec<Event>,
 }

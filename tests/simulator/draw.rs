@@ -578,11 +578,20 @@ impl Drawer<'_> {
         };
         let passing = matches!(order, Service::Slow { .. } | Service::Lag { .. });
         let lie = kinds::is_lie(&order);
+        let is_hiding = matches!(
+            order,
+            Service::Lag { on: None, .. }
+                | Service::RollBack { on: None, .. }
+                | Service::Withhold { on: None, .. }
+        );
         self.push(Step::Service(order));
         if (lie || passing) && self.one_in(2) {
             for number in 0..2 + self.below(8) {
                 self.operation(100 + number);
                 self.pause();
+            }
+            if is_hiding {
+                self.push(Step::Newcomer);
             }
             self.push(Step::Service(Service::Honest));
         }

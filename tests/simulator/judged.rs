@@ -7,7 +7,7 @@ use super::reference::Reference;
 
 /// Seeds without a fault, over all profiles.
 const SEEDS: u64 = 2_000;
-const PROFILES: [&str; 4] = ["quiet", "machines", "fates", "all"];
+const PROFILES: [&str; 5] = ["quiet", "machines", "fates", "lies", "all"];
 
 /// Seeds within which a planted fault must show.
 const WITHIN: u64 = 60;
@@ -25,7 +25,7 @@ fn without_a_fault_nothing_is_found() {
 }
 
 /// What is planted, with whom and which fates it shows, and the promise that it breaks.
-const PLANTED: [(Planted, &str, Clause); 21] = [
+const PLANTED: [(Planted, &str, Clause); 35] = [
     (Planted::LosesWrites, "quiet", Clause::KeptHere),
     (Planted::AcknowledgesTooEarly, "fates", Clause::KeptInVault),
     (Planted::RemovesUnseen, "machines", Clause::KeptInVault),
@@ -41,12 +41,26 @@ const PLANTED: [(Planted, &str, Clause); 21] = [
     (Planted::MountRefused, "quiet", Clause::CannotMount),
     (Planted::FsyncFails, "quiet", Clause::FsyncFails),
     (Planted::NeverAnswers, "quiet", Clause::NeverAnswers),
-    (Planted::CutTakesOld, "fates", Clause::KeptInVault),
+    (Planted::CutTakesOld, "fates", Clause::KeptHere),
     (Planted::FolderLost, "quiet", Clause::FoldersKept),
     (Planted::DeletesNamed, "quiet", Clause::DeletedNamed),
     (Planted::DeletesAtOnce, "quiet", Clause::DeletedFromTrash),
     (Planted::FalseAlarm, "quiet", Clause::FalseAlarm),
     (Planted::Silence, "lies", Clause::Unreported),
+    (Planted::UnmountForgets, "quiet", Clause::KeptInVault),
+    (Planted::DropsConflict, "machines", Clause::KeptInVault),
+    (Planted::OtherFile, "quiet", Clause::NobodyWrote),
+    (Planted::InventsFolder, "quiet", Clause::NobodyMade),
+    (Planted::InventsLink, "quiet", Clause::NobodyMade),
+    (Planted::Unreadable, "quiet", Clause::KeptInVault),
+    (Planted::DamagedForNothing, "quiet", Clause::KeptInVault),
+    (Planted::HalfState, "lies", Clause::HalfState),
+    (Planted::NotBack, "lies", Clause::KeptInVault),
+    (Planted::LieHarms, "lies", Clause::KeptInVault),
+    (Planted::CriesWhenSlow, "quiet", Clause::FalseAlarm),
+    (Planted::FsyncTimesOut, "quiet", Clause::FsyncFails),
+    (Planted::NeverRecovers, "quiet", Clause::FsyncFails),
+    (Planted::Panics, "quiet", Clause::Panics),
 ];
 
 #[test]
@@ -55,7 +69,8 @@ fn every_planted_fault_is_found_by_name() {
         let mut profile = Profile::named(name).unwrap();
         if name == "fates" {
             // Where a disk is lost, what only it had shows.
-            profile.only = ["lose", "restore", "power-cut"].map(str::to_owned).to_vec();
+            let kinds = ["lose", "restore", "power-cut"];
+            profile.only = kinds.map(str::to_owned).to_vec();
         }
         let mut seen = Vec::new();
         let found = (0..WITHIN).any(|seed| {

@@ -11,6 +11,7 @@ pub fn kind(step: &Step) -> &'static str {
         Step::Other(OtherAct::Delete { .. }) => "other-delete",
         Step::Fate(fate) => fate_kind(fate),
         Step::Service(service) => service_kind(service),
+        Step::Newcomer => "newcomer",
         Step::Wait { .. } => "wait",
     }
 }
@@ -236,6 +237,6 @@ pub fn paths_mut(step: &mut Step) -> Vec<&mut Path> {
         Step::Other(
             OtherAct::Store { at, .. } | OtherAct::Update { at, .. } | OtherAct::Delete { at },
         ) => vec![at],
-        Step::Fate(_) | Step::Service(_) | Step::Wait { .. } => Vec::new(),
+        Step::Fate(_) | Step::Service(_) | Step::Newcomer | Step::Wait { .. } => Vec::new(),
     }
 }

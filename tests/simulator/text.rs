@@ -82,7 +82,7 @@ mod tests {
             }
         }
         // Every kind there is has gone through: see `kinds`.
-        assert_eq!(kinds_seen.len(), 67, "{kinds_seen:?}");
+        assert_eq!(kinds_seen.len(), 68, "{kinds_seen:?}");
     }
 
     #[test]

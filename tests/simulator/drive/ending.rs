@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::super::company::{Event, Final, Observer, Service as Order, View};
+use super::super::random::seed_of;
 use super::machine::Machine;
 use super::{NEVER, World, tree, wait};
 
@@ -90,6 +91,25 @@ impl World {
             Ok(())
         };
         timeout(NEVER, exchanged).await.unwrap_or_else(|_| Err("never comes to rest".into()))
+    }
+
+    /// What somebody sees who mounts on a new machine in the middle of a run, at once.
+    pub(super) async fn newcomer(&mut self, number: usize) -> Result<View, String> {
+        let settings = self.machines.first().ok_or("no machine")?.settings;
+        let seed = seed_of(&[self.seed, number as u64]);
+        let mut newcomer = Machine::new(u8::MAX, settings, seed, self.began);
+        let service = self.service.clone();
+        let mounted = timeout(NEVER, newcomer.mount(&service, &self.key)).await;
+        let seen = match (mounted, &newcomer.running) {
+            (Ok(Ok(())), Some(running)) => {
+                let seen = timeout(NEVER, tree::view(&running.vfs)).await;
+                seen.unwrap_or_else(|_| Err("reading never ends".into()))
+            }
+            (Ok(Err(error)), _) => Err(format!("cannot be mounted: {error}")),
+            _ => Err("the mount never answers".into()),
+        };
+        newcomer.kill();
+        seen
     }
 
     /// What a new machine sees that has the key and the login.

@@ -115,6 +115,7 @@ impl World {
             Step::Other(act) => self.other(number, act),
             Step::Fate(fate) => outcome.failure = self.fate(number, fate).await,
             Step::Service(order) => self.service.obey(number, order),
+            Step::Newcomer => outcome.newcomer = Some(self.newcomer(number).await),
             Step::Wait { ms } => wait(Duration::from_millis(*ms)).await,
         }
         self.reap().await;

@@ -34,6 +34,8 @@ pub enum Clause {
     FoldersKept,
     /// A machine that has seen more reports a service that withholds or goes back.
     Unreported,
+    /// A new machine shows some state that the vault had, as a whole.
+    HalfState,
     /// With an honest service nothing is reported as a lie.
     FalseAlarm,
     /// After the last fault no fsync fails.

@@ -36,6 +36,8 @@ pub struct Deed {
     pub act: Act,
     pub shown: Vec<(Path, What)>,
     pub did: Did,
+    /// The step by which the vault was said to have it.
+    pub vault_at: Option<usize>,
     pub at: u64,
 }
 
@@ -53,6 +55,8 @@ pub struct Version {
     pub content: Content,
     pub path: Path,
     pub did: Did,
+    /// The step by which the vault was said to have it.
+    pub vault_at: Option<usize>,
     pub at: u64,
 }
 
@@ -72,8 +76,10 @@ pub struct History {
     replaced: BTreeMap<String, u64>,
     /// Steps that were not waited for: the machine, and what `fsync` was about.
     open: BTreeMap<usize, (Machine, Option<Stamp>)>,
+    /// The step that is being taken in.
+    now: usize,
     /// Behaviours in force that may fail a call.
-    failing: bool,
+    pub failing: bool,
     away: BTreeSet<Machine>,
     /// Steps that were refused.
     refused: BTreeSet<Stamp>,
@@ -84,7 +90,6 @@ pub struct History {
     pub findings: Vec<Finding>,
     /// Machines that were set back, copied or lost: others may have seen what they forgot.
     pub odd_machines: bool,
-    pub cut: bool,
 }
 
 impl History {
@@ -99,6 +104,7 @@ impl History {
             last_fate: BTreeMap::new(),
             replaced: BTreeMap::new(),
             open: BTreeMap::new(),
+            now: 0,
             failing: false,
             away: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -107,18 +113,19 @@ impl History {
             met: BTreeSet::new(),
             findings: Vec::new(),
             odd_machines: false,
-            cut: false,
         }
     }
 
     /// Takes in a step and what it did.
     pub fn note(&mut self, number: usize, step: &Step, outcome: &Outcome) {
+        self.now = number;
         match step {
             Step::Do(on, act) => self.deed(number, *on, act, outcome),
             Step::Other(act) => self.other(number, act, outcome.at),
             Step::Fate(fate) => self.fate(number, fate, outcome),
             Step::Service(service) => self.service(service),
-            Step::Wait { .. } => {}
+            // Said by `newcomer`.
+            Step::Newcomer | Step::Wait { .. } => {}
         }
         for event in &outcome.events {
             self.event(event, outcome.at);
@@ -128,6 +135,11 @@ impl History {
     /// The version that a size says.
     pub fn of_size(&self, size: u32) -> Option<&Version> {
         self.versions.get(self.by_size.get(&size)?)
+    }
+
+    /// The size that a version is known by.
+    pub fn size_of(&self, stamp: Stamp) -> Option<u32> {
+        self.versions.get(&stamp).map(|version| contents::len(&version.content))
     }
 
     /// Whether `newer` is `older` or grew from it.
@@ -212,11 +224,12 @@ impl History {
         } else if let Act::Fsync { .. } | Act::Sync { .. } | Act::FsyncSlot { .. } = act {
             self.failed_sync(step, on, kind, outcome.failure.as_ref());
         }
-        let (shown, at) = (outcome.shown.clone(), outcome.at);
+        let (shown, at, machine) = (outcome.shown.clone(), outcome.at, on);
         self.promise(act, &shown, at);
-        self.deeds.push(Deed { step, on: Some(on), act: act.clone(), shown, did, at });
+        let (on, act) = (Some(on), act.clone());
+        self.deeds.push(Deed { step, on, act, shown, did, vault_at: None, at });
         if let Some(content) = &outcome.read {
-            self.read(step, on, content, &outcome.shown);
+            self.read(step, machine, content, &outcome.shown);
         }
     }
 
@@ -254,7 +267,9 @@ impl History {
         self.by_size.insert(size, stamp);
         let (kind, act, at) = (kinds::act_kind(act), act.clone(), outcome.at);
         let on = Some(on);
-        let version = Version { stamp, on, kind, from, source, act, content, path, did, at };
+        let vault_at = None;
+        let version =
+            Version { stamp, on, kind, from, source, act, content, path, did, vault_at, at };
         self.versions.insert(stamp, version);
     }
 
@@ -287,6 +302,9 @@ impl History {
     fn raise(&mut self, stamp: Stamp, did: Did) {
         if let Some(version) = self.versions.get_mut(&stamp) {
             version.did = version.did.max(did);
+            if did == Did::InVault {
+                version.vault_at.get_or_insert(self.now);
+            }
         }
     }
 
@@ -312,12 +330,12 @@ impl History {
         let versions = self.versions.values_mut();
         for version in versions.filter(|v| v.on == Some(on) && (v.stamp as usize) <= before) {
             if version.did == Did::Here {
-                version.did = Did::InVault;
+                (version.did, version.vault_at) = (Did::InVault, Some(self.now));
             }
         }
         for deed in self.deeds.iter_mut().filter(|d| d.on == Some(on) && d.step < before) {
             if deed.did == Did::Here {
-                deed.did = Did::InVault;
+                (deed.did, deed.vault_at) = (Did::InVault, Some(self.now));
             }
         }
     }
@@ -329,8 +347,13 @@ impl History {
         kind: &'static str,
         failure: Option<&Failure>,
     ) {
-        let Some(Failure::Broken { why }) = failure else { return };
-        if !self.failing && !self.lied && !self.away.contains(&on) && !self.cut {
+        let why = match failure {
+            Some(Failure::Broken { why }) => why.as_str(),
+            // All that a script has to send is sent within far less than any patience.
+            Some(Failure::TimedOut) => "it timed out",
+            _ => return,
+        };
+        if !self.failing && !self.lied && !self.away.contains(&on) {
             self.find(Clause::FsyncFails, kind, Some(on), format!("step {step}: {why}"));
         }
     }
@@ -375,8 +398,8 @@ impl History {
                     last.and_then(|s| self.versions.get(&s)).map(|v| contents::len(&v.content));
                 let what = shown.map_or(What::Absent, |size| What::File { size, token: None });
                 let (act, shown) = (Act::Remove { at: path.clone() }, vec![(path.clone(), what)]);
-                let deed = Deed { step: number, on: None, act, shown, did: Did::InVault, at };
-                self.deeds.push(deed);
+                let (step, did, vault_at) = (number, Did::InVault, Some(number));
+                self.deeds.push(Deed { step, on: None, act, shown, did, vault_at, at });
                 return;
             }
         };
@@ -392,12 +415,14 @@ impl History {
             content: contents::whole(stamp, size),
             path: path.clone(),
             did: Did::InVault,
+            vault_at: Some(number),
             at,
             act: act.clone(),
         };
         self.versions.insert(stamp, version);
         let shown = vec![(path.clone(), What::Absent)];
-        self.deeds.push(Deed { step: number, on: None, act, shown, did: Did::InVault, at });
+        let (step, did, vault_at) = (number, Did::InVault, Some(number));
+        self.deeds.push(Deed { step, on: None, act, shown, did, vault_at, at });
     }
 
     fn fate(&mut self, number: usize, fate: &Fate, outcome: &Outcome) {
@@ -468,7 +493,6 @@ impl History {
     }
 
     fn power_cut(&mut self, on: Machine, at: u64) {
-        self.cut = true;
         self.drop_slots(on);
         let young = |then: u64| then.saturating_add(DURABLE_MS) >= at;
         for version in self.versions.values_mut().filter(|v| v.on == Some(on)) {

@@ -17,6 +17,7 @@ pub mod contents;
 mod finding;
 mod history;
 mod lineage;
+mod newcomer;
 mod verdict;
 
 pub use self::finding::{Clause, Finding};
@@ -33,6 +34,11 @@ pub fn run(company: &mut dyn Company, script: &Script) -> Report {
         let outcome = company.step(number, step);
         format!("{outcome:?}").hash(&mut digest);
         history.note(number, step, &outcome);
+        if let Some(seen) = outcome.newcomer.as_ref().filter(|_| company.abilities().reports) {
+            let original = |name: &str| company.original_name(name);
+            let found = newcomer::judge(&history, seen, &original);
+            history.findings.extend(found);
+        }
     }
     let ending = company.finish();
     format!("{ending:?}").hash(&mut digest);

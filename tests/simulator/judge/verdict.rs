@@ -11,7 +11,7 @@ use super::finding::{Clause, Finding};
 use super::history::{Deed, Did, History, Version};
 
 /// Strips what marks a conflict copy from one component.
-type Original<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Original<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// One observer's tree is looked at in full; the others must agree with it.
 pub fn judge(
@@ -20,7 +20,7 @@ pub fn judge(
     abilities: Abilities,
     original: Original<'_>,
 ) -> Vec<Finding> {
-    let mut court = Court { history, findings: Vec::new(), original };
+    let mut court = Court::new(history, original);
     for (observer, view) in &ending.views {
         if let Err(why) = view {
             let text = format!("{observer:?}: {why}");
@@ -59,14 +59,19 @@ fn machine_of(observer: Observer) -> Option<Machine> {
     }
 }
 
-struct Court<'h> {
-    history: &'h History,
-    findings: Vec<Finding>,
+/// The findings about a tree, as they are gathered.
+pub(super) struct Court<'h> {
+    pub history: &'h History,
+    pub findings: Vec<Finding>,
     original: Original<'h>,
 }
 
-impl Court<'_> {
-    fn find(&mut self, clause: Clause, act: &'static str, on: Option<Machine>, text: String) {
+impl<'h> Court<'h> {
+    pub fn new(history: &'h History, original: Original<'h>) -> Self {
+        Self { history, findings: Vec::new(), original }
+    }
+
+    pub fn find(&mut self, clause: Clause, act: &'static str, on: Option<Machine>, text: String) {
         let fate = self.history.fate_of(on);
         self.findings.push(Finding { clause, act, fate, text });
     }
@@ -118,7 +123,7 @@ impl Court<'_> {
     }
 
     /// What stands there was made, and may stand there.
-    fn entry(&mut self, observer: Observer, path: &Path, entry: &Entry) {
+    pub fn entry(&mut self, observer: Observer, path: &Path, entry: &Entry) {
         let on = machine_of(observer);
         match entry {
             Entry::File { content, .. } => {
@@ -238,11 +243,7 @@ impl Court<'_> {
         if version.did < Did::Here || version.on.is_none() {
             return; // another client's files are that client's
         }
-        let includes = |newer: Stamp| self.history.includes(newer, stamp);
-        if present.iter().any(|there| includes(*there)) || self.is_taken(stamp) {
-            return;
-        }
-        if !partial.is_empty() && self.is_being_replaced(stamp, partial) {
+        if self.is_there(present, partial, stamp) {
             return;
         }
         let (kind, on) = (version.kind, version.on);
@@ -258,8 +259,21 @@ impl Court<'_> {
         self.find(clause, kind, on, text);
     }
 
+    /// Whether a version is there, or something in its place.
+    pub fn is_there(
+        &self,
+        present: &BTreeSet<Stamp>,
+        partial: &BTreeSet<String>,
+        stamp: Stamp,
+    ) -> bool {
+        let includes = |newer: Stamp| self.history.includes(newer, stamp);
+        present.iter().any(|there| includes(*there))
+            || self.is_taken(stamp)
+            || (!partial.is_empty() && self.is_being_replaced(stamp, partial))
+    }
+
     /// Names of files that a step left half done, as far as their contents can tell.
-    fn partial(&self, view: &View) -> BTreeSet<String> {
+    pub fn partial(&self, view: &View) -> BTreeSet<String> {
         let partial = view.iter().filter(|(_, entry)| match entry {
             Entry::File { content, .. } => self.history.of_size(contents::len(content)).is_none(),
             _ => false,
@@ -354,32 +368,27 @@ impl Court<'_> {
         }
     }
 
+    /// Whether something that had been shown a folder or link may have taken it.
+    pub fn is_folder_taken(&self, stamp: Stamp) -> bool {
+        self.history.deeds.iter().any(|other| {
+            let at = match &other.act {
+                Act::Rmdir { .. } | Act::Remove { .. } | Act::Save { .. } => 0,
+                Act::Rename { .. } => 1,
+                _ => return false,
+            };
+            let shown = other.shown.get(at).map(|(_, what)| what);
+            other.did > Did::Not
+                && matches!(shown, Some(What::Dir { made } | What::Symlink { made })
+                    if *made == Some(stamp))
+        })
+    }
+
     /// A folder or link that was made and acknowledged is there, if nothing can have taken it.
     fn folders(&mut self, observer: Observer, view: &View) {
-        let there: BTreeSet<Stamp> = view
-            .values()
-            .filter_map(|entry| match entry {
-                Entry::Dir { made, .. } | Entry::Symlink { made } => *made,
-                _ => None,
-            })
-            .collect();
+        let there = made(view);
         for deed in &self.history.deeds {
             let stamp = deed.step as Stamp + 1;
-            if deed.did < Did::Here || there.contains(&stamp) {
-                continue;
-            }
-            let taken = self.history.deeds.iter().any(|other| {
-                let at = match &other.act {
-                    Act::Rmdir { .. } | Act::Remove { .. } | Act::Save { .. } => 0,
-                    Act::Rename { .. } => 1,
-                    _ => return false,
-                };
-                let shown = other.shown.get(at).map(|(_, what)| what);
-                other.did > Did::Not
-                    && matches!(shown, Some(What::Dir { made } | What::Symlink { made })
-                        if *made == Some(stamp))
-            });
-            if taken {
+            if deed.did < Did::Here || there.contains(&stamp) || self.is_folder_taken(stamp) {
                 continue;
             }
             let (kind, at) = match &deed.act {
@@ -393,8 +402,17 @@ impl Court<'_> {
     }
 }
 
+/// The folders and links that a tree shows.
+pub(super) fn made(view: &View) -> BTreeSet<Stamp> {
+    let made = |entry: &Entry| match entry {
+        Entry::Dir { made, .. } | Entry::Symlink { made } => *made,
+        _ => None,
+    };
+    view.values().filter_map(made).collect()
+}
+
 /// The versions that a tree shows.
-fn present(history: &History, view: &View) -> BTreeSet<Stamp> {
+pub(super) fn present(history: &History, view: &View) -> BTreeSet<Stamp> {
     let content = |entry: &Entry| match entry {
         Entry::File { content, .. } => history.of_size(contents::len(content)).map(|v| v.stamp),
         _ => None,

@@ -59,6 +59,15 @@ impl Reference {
                 if self.planted == Some(Planted::FsyncFails) && self.is_reached(on) {
                     return Some(Failure::Broken { why: "EIO".into() });
                 }
+                if self.planted == Some(Planted::FsyncTimesOut) && self.is_reached(on) {
+                    return Some(Failure::TimedOut);
+                }
+                if self.planted == Some(Planted::NeverRecovers) && self.was_down {
+                    return Some(Failure::Broken { why: "EIO".into() });
+                }
+                if self.planted == Some(Planted::Panics) {
+                    self.events.push(Event::Panicked { text: "index out of bounds".into() });
+                }
                 if self.planted == Some(Planted::NeverAnswers) {
                     return Some(Failure::Broken { why: "it never answers".into() });
                 }

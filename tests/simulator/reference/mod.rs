@@ -17,7 +17,7 @@ use super::company::{
     Abilities, Company, Entry, Event, Failure, Fate, Final, Machine as Number, Moment, Observer,
     OtherAct, Outcome, Path, Script, Service, Step, Stored, View,
 };
-use super::planted::Planted;
+use super::planted::{Lies, Planted};
 use super::random::{Draws, seed_of};
 
 /// Younger than this, what is only here may be lost to a power cut.
@@ -51,6 +51,8 @@ pub struct Reference {
     pub(super) planted: Option<Planted>,
     machines: Vec<Machine>,
     vault: Records,
+    /// When each record came there.
+    published: BTreeMap<Id, u64>,
     next: Id,
     now: u64,
     draws: Draws,
@@ -58,8 +60,12 @@ pub struct Reference {
     others: BTreeMap<Path, Vec<Id>>,
     /// Until when the service is not reached.
     down: u64,
-    /// What leaves something out, and for whom.
-    lie: Option<(usize, Option<Number>)>,
+    /// What leaves something out, for whom, and all that came to the vault after which time.
+    lie: Option<(usize, Option<Number>, u64)>,
+    /// The service has hidden something, and has lied otherwise.
+    hid: bool,
+    lied: bool,
+    was_down: bool,
     events: Vec<Event>,
 }
 
@@ -71,12 +77,16 @@ impl Reference {
             planted,
             machines: script.settings.iter().map(|s| machine(s.poll_secs)).collect(),
             vault: Records::new(),
+            published: BTreeMap::new(),
             next: 1,
             now: 0,
             draws: Draws::new(seed_of(&[script.schedule, 5])),
             others: BTreeMap::new(),
             down: 0,
             lie: None,
+            hid: false,
+            lied: false,
+            was_down: false,
             events: Vec::new(),
         }
     }
@@ -97,17 +107,62 @@ impl Reference {
         if !self.is_reached(on) {
             return Some(Failure::TimedOut);
         }
-        let machine = &mut self.machines[on];
-        self.vault.extend(machine.journal.iter().map(|(id, r)| (*id, r.clone())));
-        machine.heard.append(&mut machine.journal);
+        let mut journal = std::mem::take(&mut self.machines[on].journal);
+        self.store(&journal);
+        self.machines[on].heard.append(&mut journal);
         None
+    }
+
+    /// A planted report of an honest service.
+    fn cry(&mut self) {
+        if self.planted == Some(Planted::CriesWhenSlow) {
+            let text = "the vault lacks a segment".to_owned();
+            self.events.push(Event::Reported { on: 0, text });
+        }
+    }
+
+    fn store(&mut self, records: &Records) {
+        for (id, record) in records {
+            self.published.entry(*id).or_insert(self.now);
+            self.vault.insert(*id, record.clone());
+        }
+    }
+
+    /// What a new machine shows.
+    fn newcomer(&self) -> Result<View, String> {
+        if self.now < self.down {
+            return Err("the service is down".into());
+        }
+        let until = match self.lie {
+            Some((_, None, until)) => until,
+            _ => u64::MAX,
+        };
+        let mut records = self.vault.clone();
+        records.retain(|id, _| self.published[id] <= until);
+        let mut view = self.view(&records);
+        super::planted::spoil_newcomer(self.planted, &mut view);
+        Ok(view)
+    }
+
+    /// Begins to hide what came to the vault after a time.
+    fn hide(&mut self, step: usize, service: &Service) {
+        let times: Vec<u64> = self.published.values().copied().collect();
+        self.lie = match service {
+            Service::RollBack { on, ms } => Some((step, *on, self.now.saturating_sub(*ms))),
+            Service::Withhold { on, of, .. } => {
+                let at = *of as usize % times.len().max(1);
+                Some((step, *on, times.get(at).copied().unwrap_or_default()))
+            }
+            _ => return,
+        };
+        self.hid = true;
     }
 
     /// Takes in what others published. A machine that knows of something that the service
     /// leaves out says so.
     fn hear(&mut self, on: usize) {
         if self.is_reached(on) {
-            if let Some((step, of)) = self.lie
+            if let Some((step, of, _)) = self.lie
                 && of.is_none_or(|of| usize::from(of) == on)
                 && !self.machines[on].heard.is_empty()
             {
@@ -187,7 +242,7 @@ impl Reference {
             let entry = change(self, Change::Entry { object, parent: ROOT, name: at.clone() });
             self.others.entry(at.clone()).or_default().push(entry);
         }
-        self.vault.extend(made.into_iter().map(|record| (record.id, record)));
+        self.store(&made.into_iter().map(|record| (record.id, record)).collect());
     }
 
     fn fate(&mut self, number: usize, fate: &Fate) -> Option<Failure> {
@@ -208,6 +263,9 @@ impl Reference {
                 self.hear(on);
             }
             Fate::Unmount { .. } if mounted => {
+                if self.planted == Some(Planted::UnmountForgets) {
+                    self.machines[on].journal.clear();
+                }
                 if let Some(failure) = self.publish(on) {
                     self.machines[on].mounted = false;
                     self.machines[on].slots.clear();
@@ -242,6 +300,7 @@ impl Reference {
             }
             Fate::Duplicate { .. } => {
                 let mut twin = self.machines[on].clone();
+                twin.away = false;
                 twin.slots.clear();
                 twin.doom = None;
                 twin.mounted = true;
@@ -331,12 +390,15 @@ impl Company for Reference {
             Step::Fate(fate) => outcome.failure = self.fate(number, fate),
             Step::Service(service) => match service {
                 Service::Honest => (self.down, self.lie) = (0, None),
-                Service::Down { ms } => self.down = self.now + u64::from(*ms),
-                Service::RollBack { on, .. } | Service::Withhold { on, .. } => {
-                    self.lie = Some((number, *on));
+                Service::Down { ms } => {
+                    self.down = self.now + u64::from(*ms);
+                    self.was_down = true;
                 }
-                _ => {}
+                Service::Slow { .. } | Service::Lag { .. } => self.cry(),
+                Service::RollBack { .. } | Service::Withhold { .. } => self.hide(number, service),
+                _ => self.lied |= super::kinds::is_lie(service),
             },
+            Step::Newcomer => outcome.newcomer = Some(self.newcomer()),
             Step::Wait { ms } => self.pass(*ms),
         }
         outcome.at = self.now;
@@ -371,7 +433,8 @@ impl Company for Reference {
         views.insert(Observer::Fresh, Ok(fresh));
         let events = std::mem::take(&mut self.events);
         let mut ending = Final { views, stored, events };
-        super::planted::spoil_ending(self.planted, &mut ending);
+        let lies = Lies { hid: self.hid, lied: self.lied };
+        super::planted::spoil_ending(self.planted, lies, &mut ending);
         ending
     }
 

@@ -141,7 +141,7 @@ fn numbers_mut(step: &mut Step) -> Vec<Number<'_>> {
             }
         },
         Step::Service(service) => of_service(service),
-        Step::Do(..) | Step::Other(_) | Step::Fate(_) => Vec::new(),
+        Step::Do(..) | Step::Other(_) | Step::Fate(_) | Step::Newcomer => Vec::new(),
     }
 }
 
