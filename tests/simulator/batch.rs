@@ -18,6 +18,8 @@ pub struct Batch {
     pub steps: u64,
     /// Fates and lies that met what they are for, by kind.
     pub met: BTreeMap<&'static str, u64>,
+    /// Fates and lies that there were, by kind.
+    pub drawn: BTreeMap<&'static str, u64>,
     /// By signature: how often, the first seed, what it said, and the fault that explains it.
     pub findings: BTreeMap<String, Found>,
 }
@@ -28,7 +30,10 @@ pub struct Found {
     pub count: u64,
     pub seed: u64,
     pub text: String,
-    pub known: Option<&'static str>,
+    /// The fault that it is of.
+    pub fault: Option<&'static str>,
+    /// Whether that fault has shown itself in this way before.
+    pub listed: bool,
 }
 
 /// Runs a script on the drive.
@@ -43,6 +48,9 @@ impl Batch {
         let report = run(&script);
         self.seeds += 1;
         self.steps += script.steps.len() as u64;
+        for step in script.steps.iter().filter(|step| kinds::is_counted(step)) {
+            *self.drawn.entry(kinds::kind(step)).or_default() += 1;
+        }
         for step in report.met {
             if let Some(step) = script.steps.get(step) {
                 *self.met.entry(kinds::kind(step)).or_default() += 1;
@@ -58,22 +66,31 @@ impl Batch {
             count: 0,
             seed,
             text: finding.text.clone(),
-            known: known::explains(profile.name, finding),
+            fault: known::fault(profile.name, finding),
+            listed: known::is_listed(profile.name, finding),
         });
         found.count += 1;
     }
 
+    /// For each kind of fate and lie, how many met what they are for, of how many.
+    pub fn counts(&self) -> String {
+        let of = |(kind, drawn): (&&str, &u64)| {
+            format!("{kind} {}/{drawn}", self.met.get(kind).copied().unwrap_or_default())
+        };
+        self.drawn.iter().map(of).collect::<Vec<_>>().join(", ")
+    }
+
     /// What no known fault explains.
     pub fn unknown(&self) -> impl Iterator<Item = (&String, &Found)> {
-        self.findings.iter().filter(|(_, found)| found.known.is_none())
+        self.findings.iter().filter(|(_, found)| found.fault.is_none() || !found.listed)
     }
 
     /// How many findings each known fault explains.
     pub fn explained(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
-        for found in self.findings.values() {
-            if let Some(known) = found.known {
-                *counts.entry(known).or_default() += found.count;
+        for found in self.findings.values().filter(|found| found.listed) {
+            if let Some(fault) = found.fault {
+                *counts.entry(fault).or_default() += found.count;
             }
         }
         counts

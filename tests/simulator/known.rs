@@ -1,4 +1,10 @@
 //! What today's drive is known to break, until it is repaired.
+//!
+//! A finding is known if a fault of the list explains it, and if its signature is one of
+//! those that the profile's first seeds have shown on the commit that wrote the list
+//! (`known/PROFILE.txt`): the same promise broken by another act, or after another fate, is
+//! new. `simulate known --profile PROFILE` writes the list anew; it may only shrink, but where
+//! the simulator itself has learned something.
 
 use super::judge::{Clause, Finding};
 
@@ -60,8 +66,26 @@ const KNOWN: &[Fault] = &[
     },
 ];
 
-/// The known fault that explains a finding.
-pub fn explains(profile: &str, finding: &Finding) -> Option<&'static str> {
+/// The signatures that a profile is known for, a line each; what follows them is for people.
+fn listed(profile: &str) -> &'static str {
+    match profile {
+        "machines" => include_str!("known/machines.txt"),
+        "fates" => include_str!("known/fates.txt"),
+        "lies" => include_str!("known/lies.txt"),
+        "all" => include_str!("known/all.txt"),
+        _ => "",
+    }
+}
+
+/// Whether a finding of this signature is in the profile's list.
+pub fn is_listed(profile: &str, finding: &Finding) -> bool {
+    let signature = finding.signature();
+    let mut lines = listed(profile).lines();
+    lines.any(|line| line.split_whitespace().next() == Some(signature.as_str()))
+}
+
+/// The known fault that a finding is of.
+pub fn fault(profile: &str, finding: &Finding) -> Option<&'static str> {
     let explains = |fault: &&Fault| {
         fault.profiles.contains(&profile) && fault.clauses.contains(&finding.clause)
     };

@@ -39,8 +39,11 @@ fn a_minute_of_seeds_finds_what_is_known_and_nothing_else() {
     let mut unknown = Vec::new();
     for (profile, batch) in &batches {
         println!(
-            "{}: {} seeds, {} steps, met {:?}",
-            profile.name, batch.seeds, batch.steps, batch.met
+            "{}: {} seeds, {} steps; fates and lies that met something: {}",
+            profile.name,
+            batch.seeds,
+            batch.steps,
+            batch.counts()
         );
         for (fault, count) in batch.explained() {
             println!("   {count:5} findings of: {fault}");

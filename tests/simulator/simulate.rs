@@ -68,7 +68,7 @@ enum Command {
         /// The beginning of the signature.
         #[arg(long, default_value = "")]
         signature: String,
-        /// The kind of step that it takes.
+        /// What it takes: a kind of step, or a piece of a step's text.
         #[arg(long)]
         needs: Vec<String>,
         /// Seeds at most.
@@ -77,6 +77,15 @@ enum Command {
         /// Runs for making it small, at most.
         #[arg(long, default_value_t = 1_500)]
         budget: usize,
+    },
+    /// The signatures that the first seeds of a profile show, for `known/PROFILE.txt`. Exits
+    /// with 1 if one is of no known fault.
+    Known {
+        #[command(flatten)]
+        kinds: Kinds,
+        /// So many seeds.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
     },
     /// Many seeds; a line of JSON for each batch. Exits with 1 if something is found that no
     /// known fault explains.
@@ -179,6 +188,7 @@ fn main() -> ExitCode {
         Command::Hunt { kinds, signature, needs, seeds, budget } => {
             hunt(&kinds.profile(), &signature, &needs, seeds, budget)
         }
+        Command::Known { kinds, seeds } => list_known(&kinds.profile(), seeds),
         Command::Soak { kinds, seed, seeds, seconds, batch, json: _ } => {
             soak(&kinds.profile(), seed, seeds, seconds, batch)
         }
@@ -200,7 +210,9 @@ fn hunt(
     let shows = &mut |script: &Script| {
         let needed = |kind: &String| {
             let mut without = script.clone();
-            without.steps.retain(|step| kinds::kind(step) != kind);
+            without.steps.retain(|step| {
+                kinds::kind(step) != kind && !ron::to_string(step).unwrap().contains(kind.as_str())
+            });
             without.steps.len() < script.steps.len() && finds(&without).is_none()
         };
         finds(script).is_some() && needs.iter().all(needed)
@@ -217,6 +229,22 @@ fn hunt(
     }
     eprintln!("not within {seeds} seeds");
     ExitCode::FAILURE
+}
+
+fn list_known(profile: &Profile, seeds: u64) -> ExitCode {
+    let mut batch = Batch::default();
+    (0..seeds).for_each(|seed| batch.add(seed, profile));
+    println!("# of {seeds} seeds: a signature, how often, the first seed");
+    let mut code = ExitCode::SUCCESS;
+    for (signature, found) in &batch.findings {
+        if found.fault.is_some() {
+            println!("{signature:40} {:6} {}", found.count, found.seed);
+        } else {
+            eprintln!("of no known fault: {signature} (seed {}): {}", found.seed, found.text);
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
 }
 
 fn run(script: &Script) -> ExitCode {
@@ -257,14 +285,14 @@ fn soak(profile: &Profile, first: u64, seeds: u64, seconds: Option<u64>, batch: 
             .iter()
             .map(|(signature, found)| {
                 json!({
-                    "seed": found.seed, "signature": signature, "known": found.known.is_some(),
-                    "fault": found.known, "count": found.count, "text": found.text,
+                    "seed": found.seed, "signature": signature, "known": found.listed,
+                    "fault": found.fault, "count": found.count, "text": found.text,
                 })
             })
             .collect();
         let line = json!({
             "first": from, "last": seed - 1, "seconds": started.elapsed().as_secs(),
-            "profile": profile.name, "steps": counts.steps, "met": counts.met,
+            "profile": profile.name, "steps": counts.steps, "met": counts.met, "drawn": counts.drawn,
             "findings": findings,
         });
         println!("{line}");

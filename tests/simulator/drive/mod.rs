@@ -166,7 +166,10 @@ impl World {
         }
         match fate {
             Fate::Mount { .. } => return self.mount(at).await,
-            Fate::Unmount { .. } => return self.unmount(at).await,
+            Fate::Unmount { .. } => {
+                self.note_unsent(number, at);
+                return self.unmount(at).await;
+            }
             Fate::Kill { when, .. } => {
                 return self.doom(at, Doom { by: number, when: *when, power: None });
             }
@@ -177,7 +180,7 @@ impl World {
             Fate::LoseCache { .. } => {
                 self.machines[at].kill();
                 self.machines[at].lose_cache();
-                self.met(number);
+                self.service.watch(number, *on, true);
             }
             Fate::Backup { slot, .. } => {
                 let backup = self.machines[at].backup();
@@ -199,7 +202,7 @@ impl World {
             Fate::Back { .. } => self.service.set_away(*on, None),
             Fate::Clock { ms, .. } => {
                 self.machines[at].clock.jump(*ms);
-                self.met(number);
+                self.service.watch(number, *on, false);
             }
             Fate::Look { .. } | Fate::Housekeep { .. } | Fate::Checkpoint { .. } => {
                 return self.chore(at, fate).await;
@@ -290,7 +293,7 @@ impl World {
     async fn restore(&mut self, number: usize, at: usize, backup: &Backup) -> Option<Failure> {
         self.machines[at].kill();
         self.machines[at].set_back(backup);
-        self.met(number);
+        self.service.watch(number, self.machines[at].number, false);
         self.mount(at).await
     }
 
@@ -298,7 +301,7 @@ impl World {
         let Ok(number) = u8::try_from(self.machines.len()) else { return None };
         let twin = self.machines[at].duplicate(number, self.began);
         self.machines.push(twin);
-        self.met(step);
+        self.service.watch(step, number, false);
         self.mount(usize::from(number)).await
     }
 

@@ -34,9 +34,9 @@ pub fn run(company: &mut dyn Company, script: &Script) -> Report {
         let outcome = company.step(number, step);
         format!("{outcome:?}").hash(&mut digest);
         history.note(number, step, &outcome);
-        if let Some(seen) = outcome.newcomer.as_ref().filter(|_| company.abilities().reports) {
+        if let Some(seen) = &outcome.newcomer {
             let original = |name: &str| company.original_name(name);
-            let found = newcomer::judge(&history, seen, &original);
+            let found = newcomer::judge(&history, seen, company.abilities(), &original);
             history.findings.extend(found);
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::company::{Act, Entry, Machine, Observer, Stamp, View, What};
+use super::super::company::{Abilities, Act, Entry, Machine, Observer, Stamp, View, What};
 use super::super::kinds;
 use super::finding::{Clause, Finding};
 use super::history::{Did, History};
@@ -16,24 +16,35 @@ use super::verdict::{Court, Original, made, present};
 pub fn judge(
     history: &History,
     seen: &Result<View, String>,
+    abilities: Abilities,
     original: Original<'_>,
 ) -> Vec<Finding> {
     let mut court = Court::new(history, original);
     match seen {
-        Ok(view) => whole(&mut court, view),
+        Ok(view) => {
+            each(&mut court, view);
+            if abilities.reports {
+                whole(&mut court, view);
+            }
+        }
         Err(_) if history.failing || history.lied => {}
         Err(why) => court.find(Clause::CannotMount, "newcomer", None, why.clone()),
     }
     court.findings
 }
 
-fn whole(court: &mut Court<'_>, view: &View) {
+/// What is shown was made, and is whole.
+fn each(court: &mut Court<'_>, view: &View) {
     for (path, entry) in view {
         // What cannot be read now is asked for at the end.
         if !matches!(entry, Entry::Unreadable { .. }) {
             court.entry(Observer::Fresh, path, entry);
         }
     }
+}
+
+/// Nothing is missing that what is shown came after.
+fn whole(court: &mut Court<'_>, view: &View) {
     let history = court.history;
     let (present, partial, made) = (present(history, view), court.partial(view), made(view));
     let last = last_shown(history, present.iter().chain(&made));

@@ -69,7 +69,7 @@ impl Endpoint {
             let now = self.service.now();
             let down = state.behaviour.down.filter(|(_, until)| *until > now).map(|(step, _)| step);
             let unreached = down.or(state.away.get(&self.process.machine).copied());
-            unreached.inspect(|step| state.met(*step));
+            down.inspect(|step| state.met(*step));
             let delay =
                 DELAY.0 + state.draws.below(DELAY.1) + slow.map_or(0, |(_, ms)| u64::from(ms) / 2);
             (delay, unreached)
@@ -120,6 +120,11 @@ impl Endpoint {
         lost.inspect(|step| state.met(*step));
         drop(guard);
         let token = self.service.insert(meta, Some(mark), payload);
+        let mut state = self.service.state.lock();
+        if let Some(what) = state.find(&token).map(|held| held.what) {
+            state.used(self.process.machine, what, true);
+        }
+        drop(state);
         match lost {
             Some(_) => Err(error(StoreErrorKind::TimedOut, "put", "no answer").or_not()),
             None => Ok(token),
@@ -202,6 +207,7 @@ impl Store for Endpoint {
                 return Err(error(StoreErrorKind::Unavailable, "get", "it fails").on(token));
             }
             let found = state.find(token).cloned();
+            state.changed.get(token).copied().inspect(|step| state.met(*step));
             let given = found.as_ref().map(|held| state.is_given(self.process.machine, held));
             given.and_then(|(_, by)| by).inspect(|step| state.met(*step));
             let instead = state.behaviour.instead.get(token).cloned();
@@ -210,7 +216,10 @@ impl Store for Endpoint {
                     state.met(step);
                     payload
                 }
-                (Some(held), Some((true, _)), None) => held.payload,
+                (Some(held), Some((true, _)), None) => {
+                    state.used(self.process.machine, held.what, false);
+                    held.payload
+                }
                 _ => return Err(error(StoreErrorKind::NotFound, "get", "no such token").on(token)),
             }
         };

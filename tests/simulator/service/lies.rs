@@ -103,7 +103,7 @@ impl Service {
                 drop(guard);
                 if let Some((meta, payload)) = copy {
                     let token = self.insert(&meta, None, payload);
-                    self.note_invented(step, token);
+                    self.state.lock().changed.insert(token, step);
                 }
             }
             Order::Erase { what, of } => {
@@ -111,15 +111,10 @@ impl Service {
                 drop(guard);
                 if let Some(token) = token {
                     self.remove(&token);
-                    self.note_invented(step, token);
+                    self.state.lock().changed.insert(token, step);
                 }
             }
         }
-    }
-
-    /// A lie that changed what is stored counts when it is told: everybody lists it.
-    fn note_invented(&self, step: usize, _token: Token) {
-        self.state.lock().met(step);
     }
 }
 
@@ -173,7 +168,7 @@ impl State {
             Stored::Segment => {
                 let writer = name.split('-').next().unwrap_or("00000001");
                 let newest = self.newest_number(writer);
-                format!("{writer}-{:016x}", newest + 1 + number % 3)
+                format!("{writer}-{:016x}", newest.saturating_add(1 + number % 3))
             }
             Stored::Manifest => format!("ffffffffffffff{:02x}-00000001.checkpoint", number % 256),
             _ => name,

@@ -60,6 +60,7 @@ impl State {
             if !filter.matches(&held.record) {
                 continue;
             }
+            met.extend(self.changed.get(&held.record.token));
             let (there, by) = self.is_given(machine, held);
             let listed = match lag {
                 Some((_, _, ms)) if by.is_none() => held.was_there(now.saturating_sub(ms)),

@@ -44,9 +44,20 @@ pub(super) struct State {
     behaviour: Behaviour,
     /// Out of whose reach it is, by which step.
     away: BTreeMap<Machine, usize>,
+    watched: Vec<Watched>,
+    /// Tokens that a lie made or took, by which step.
+    changed: BTreeMap<Token, usize>,
     events: Vec<Event>,
     met: BTreeSet<usize>,
     draws: Draws,
+}
+
+/// A step that counts once its machine uses the service.
+struct Watched {
+    step: usize,
+    machine: Machine,
+    /// A content that it gets is enough.
+    contents: bool,
 }
 
 /// One token with its history.
@@ -83,6 +94,17 @@ impl State {
         self.by_token.get(token).map(|at| &self.entries[*at])
     }
 
+    /// A machine got a payload, or stored one: what was waiting for that counts now.
+    fn used(&mut self, machine: Machine, what: Stored, published: bool) {
+        let catalog = matches!(what, Stored::Segment | Stored::Manifest | Stored::Page);
+        let counts = |watched: &Watched| {
+            watched.machine == machine && (catalog || (watched.contents && !published))
+        };
+        let (met, left) = std::mem::take(&mut self.watched).into_iter().partition(counts);
+        self.watched = left;
+        met.into_iter().for_each(|watched: Watched| self.met(watched.step));
+    }
+
     /// The tokens of a kind that are there, by age.
     fn of_kind(&self, what: Stored) -> Vec<Token> {
         let there = self.entries.iter().filter(|held| held.is_there() && held.what == what);
@@ -103,6 +125,8 @@ impl Service {
             by_token: BTreeMap::new(),
             behaviour: Behaviour::default(),
             away: BTreeMap::new(),
+            watched: Vec::new(),
+            changed: BTreeMap::new(),
             events: Vec::new(),
             met: BTreeSet::new(),
             draws: Draws::new(seed),
@@ -135,6 +159,11 @@ impl Service {
             data_type: None,
             risk: None,
         };
+        if let Some((step, ms)) = state.behaviour.clock
+            && ms != 0
+        {
+            state.changed.insert(token.clone(), step);
+        }
         state.entries.push(Held { record, payload, what, parts, since: now, until: None });
         state.by_token.insert(token.clone(), number);
         token
@@ -187,13 +216,23 @@ impl Service {
         self.remove(token);
     }
 
-    /// A machine can reach it, or (by a step) not.
+    /// A machine can reach it, or (by a step) not. An absence counts by what comes after it.
     pub fn set_away(&self, machine: Machine, by: Option<usize>) {
         let mut state = self.state.lock();
         match by {
             Some(step) => drop(state.away.insert(machine, step)),
-            None => drop(state.away.remove(&machine)),
+            None => {
+                if let Some(step) = state.away.remove(&machine) {
+                    state.watched.push(Watched { step, machine, contents: false });
+                }
+            }
         }
+    }
+
+    /// What a step has done to a machine counts when the machine next takes in or publishes
+    /// something of the catalog; with `contents`, also when it asks for a content.
+    pub fn watch(&self, step: usize, machine: Machine, contents: bool) {
+        self.state.lock().watched.push(Watched { step, machine, contents });
     }
 
     /// What happened since this was asked last.
