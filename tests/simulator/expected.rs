@@ -55,6 +55,15 @@ expected! {
     payloads_that_changed_places_are_read: "swap", "NobodyWrote", Some("swap");
     /// Nor to its version.
     an_older_payload_is_read: "replay", "NobodyWrote", Some("replay");
+    /// An older list of parts is taken for the file's.
+    an_older_part_list_is_read: "part-list", "NobodyWrote", Some("replay");
+    /// A shorter payload is filled with zeros.
+    a_shorter_payload_is_filled_with_zeros: "shorter", "NobodyWrote", Some("replay");
+    /// A segment that is left out of a listing is not missed.
+    a_segment_that_is_withheld_is_not_missed: "withheld", "KeptInVault", Some("withhold");
+    /// A wrong page of a checkpoint loses what was on it.
+    a_wrong_page_of_a_checkpoint_loses_what_was_on_it:
+        "page", "KeptInVault/write", Some("replay");
     /// One entry of a listing is enough.
     a_huge_number_in_a_name_stops_a_machine: "huge-number", "Panics", Some("entry");
     /// A NUL in a context makes a folder that nobody can remove.
@@ -70,6 +79,12 @@ expected! {
     an_edit_is_lost_to_a_removal_elsewhere: "removal", "KeptInVault", None;
     /// And to a save by rename.
     an_edit_is_lost_to_a_save_elsewhere: "save", "KeptInVault", None;
+    /// An edit over a content that another machine has replaced, and deleted, is never sent.
+    an_edit_over_what_was_deleted_elsewhere_is_never_sent:
+        "edit-of-deleted", "FsyncFails", None;
+    /// Its `fsync` says that the file has changed, and to open it again.
+    an_edit_over_what_was_deleted_elsewhere_says_to_open_it_again:
+        "stale", "FsyncFails", None;
     /// The answer `OK` to the last step of a put becomes the file's token.
     an_ok_in_place_of_a_token_is_believed: "answer", "KeptInVault", Some("answer");
     /// What whoever has the login deletes is missing for new machines, and nobody notices.

@@ -44,6 +44,11 @@ const KNOWN: &[Fault] = &[
         clauses: &[Clause::DeletedFromTrash, Clause::DeletedNamed],
     },
     Fault {
+        name: "an edit over what another machine has deleted can never be sent",
+        profiles: COMPANY,
+        clauses: &[Clause::FsyncFails],
+    },
+    Fault {
         name: "a power cut, a restored state or a copied one leaves what cannot be used",
         profiles: FATES,
         clauses: &[Clause::CannotMount, Clause::FsyncFails, Clause::ConflictName],
