@@ -8,6 +8,9 @@
 //! promise, and `planted` spoils it, so that the judge is judged (`judged`). `expected` holds
 //! what today's drive is known to break, a script each. The flows of the client run over a
 //! simulated transport of their own (`wire`, `wire_flows`).
+//!
+//! Two tests draw histories of their own: `merge` tries the catalog's rules of conflict on bare
+//! catalogs, `model` one machine's operations against a model of a tree.
 
 #![allow(
     missing_docs,
@@ -31,6 +34,8 @@ mod judged;
 mod kinds;
 mod known;
 mod local;
+mod merge;
+mod model;
 mod planted;
 mod random;
 mod reference;

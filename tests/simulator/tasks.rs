@@ -21,6 +21,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use privicorefs::env::tasks::{Every, Tasks, Thread};
 use privicorefs::env::{Clock, SeededRandom};
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -33,6 +34,13 @@ pub const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// One poll in so many is put off.
 const PUT_OFF: u64 = 8;
+
+/// A runtime in this thread whose time is virtual. It lacks the I/O driver: whoever opened a
+/// socket would fail.
+pub fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap()
+}
 
 /// One life of one machine's program.
 pub struct Process {

@@ -106,6 +106,8 @@ pub struct Machine {
     pub fuse: Arc<Fuse>,
     pub running: Option<Running>,
     pub lost: bool,
+    /// How often its store tries again; as the product does by default.
+    pub retry: RetryConfig,
     pub backups: BTreeMap<u8, Backup>,
     local: LocalDisk,
     disk: SimDisk,
@@ -125,6 +127,7 @@ impl Machine {
             fuse: Arc::default(),
             running: None,
             lost: false,
+            retry: RetryConfig::default(),
             backups: BTreeMap::new(),
             local: LocalDisk::default(),
             lives: 0,
@@ -250,7 +253,7 @@ impl Machine {
         let db = Arc::new(Db::over(backend, keys, env.clone()));
         let endpoint = Endpoint::new(service.clone(), process.clone(), on_call);
         let limited = Limit::new(Arc::new(endpoint), PARALLEL.0, PARALLEL.1);
-        let store = Retry::new(Arc::new(limited), RetryConfig::default(), env.clone());
+        let store = Retry::new(Arc::new(limited), self.retry.clone(), env.clone());
         Vfs::open_over(self.config(), Arc::new(store), MasterKey::from_bytes(super::KEY), env, db)
             .await
     }

@@ -4,8 +4,8 @@
 mod acts;
 mod cells;
 mod ending;
-mod machine;
-mod panics;
+pub(super) mod machine;
+pub(super) mod panics;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -24,16 +24,17 @@ use super::company::{
 };
 use super::random::seed_of;
 use super::service::Service;
+use super::tasks;
 
 /// The key of every simulated vault.
-const KEY: [u8; 32] = [7; 32];
+pub(super) const KEY: [u8; 32] = [7; 32];
 
 /// Waits longer than this are slept through but for so much at both ends, as a machine that
 /// is suspended does: else a week would be ten million group commits.
 const AWAKE: Duration = Duration::from_secs(60);
 
 /// Longest time that anything of a step may take; more is a machine that never answers.
-const NEVER: Duration = Duration::from_secs(3600);
+pub(super) const NEVER: Duration = Duration::from_secs(3600);
 
 /// See the module's header.
 pub struct Drive {
@@ -59,8 +60,7 @@ impl Drive {
     /// The company of a script, nothing of it done yet.
     pub fn new(script: &Script) -> Self {
         panics::listen();
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_time().start_paused(true).build().unwrap();
+        let runtime = tasks::runtime();
         let world = runtime.block_on(async { World::new(script) });
         Self { world, runtime }
     }

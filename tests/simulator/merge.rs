@@ -1,5 +1,5 @@
 //! Three machines change one tree, publish and follow when it suits them. Once all have
-//! heard of everything they hold the same tree, and so does a machine that comes later,
+//! heard of everything they show the same tree, and so does a machine that comes later,
 //! in whatever order it takes the segments in.
 //!
 //! `PRIVICOREFS_MERGE_CASES` sets how many histories a run tries (default 200).
@@ -18,16 +18,21 @@ use privicorefs::catalog::{
 };
 use privicorefs::crypto::{LocalKeys, MasterKey, PayloadCipher};
 use privicorefs::db::{Db, decode};
-use privicorefs::env::{Env, FixedClock, SeededRandom};
-use privicorefs::store::{ListFilter, Store, Token, list_all};
+use privicorefs::env::Env;
+use privicorefs::store::{ListFilter, Token, list_all};
 use proptest::prelude::*;
+use tokio::time::{Instant, advance};
 
-use crate::house::MemoryStore;
+use super::disk::SimDisk;
+use super::local::LocalDisk;
+use super::service::{Endpoint, Service};
+use super::tasks::{EPOCH_MS, Process, SimClock, SimTasks, random, runtime};
 
 const MACHINES: usize = 3;
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-/// A system that has not settled after so many rounds of exchange never will.
+/// Machines that still have something to say after so many rounds of exchange always will.
 const ROUNDS: usize = 12;
+const KEY: [u8; 32] = [5; 32];
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -93,10 +98,49 @@ fn op() -> impl Strategy<Value = (usize, Op)> {
     (0..MACHINES, op)
 }
 
+/// What the machines have in common.
+struct World {
+    began: Instant,
+    service: Arc<Service>,
+}
+
+impl World {
+    /// An empty vault; `seed` fixes how long each call takes.
+    fn new(seed: u64) -> Self {
+        let began = Instant::now();
+        Self { began, service: Service::new(&MasterKey::from_bytes(KEY), seed, began) }
+    }
+
+    /// A new machine.
+    fn machine(&self, number: u8) -> Machine {
+        let key = MasterKey::from_bytes(KEY);
+        let keys = Arc::new(LocalKeys::new(&key));
+        let process = Process::new(number, number.into());
+        let clock = SimClock::new(self.began);
+        let env = Env {
+            disk: SimDisk::new(clock.clone()).process(),
+            clock,
+            random: random(number.into()),
+            tasks: Arc::new(SimTasks(process.clone())),
+        };
+        let local = LocalDisk::default().open(process.clone(), Arc::new(|| true));
+        let db = Arc::new(Db::over(local, keys.clone(), env.clone()));
+        let tree = Arc::new(Tree::open(db, keys.clone(), env.clone(), 0, 0).unwrap());
+        let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
+        let paths = Paths::new(&key.key_id());
+        let store = Arc::new(Endpoint::new(self.service.clone(), process, Arc::new(|_| ())));
+        Machine { remote: Remote::new(tree, store, cipher, keys, env, paths) }
+    }
+
+    /// What a machine's clock shows, in milliseconds since 1970.
+    fn millis(&self) -> u64 {
+        EPOCH_MS + self.began.elapsed().as_millis() as u64
+    }
+}
+
 /// One machine's catalog.
 struct Machine {
     remote: Remote,
-    _dir: tempfile::TempDir,
 }
 
 /// A name: its directory, its last component, what it leads to.
@@ -121,20 +165,6 @@ struct Seen {
 }
 
 impl Machine {
-    fn new(store: &Arc<MemoryStore>, clock: &Arc<FixedClock>, number: u64) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let key = MasterKey::from_bytes([5; 32]);
-        let keys = Arc::new(LocalKeys::new(&key));
-        let random = Arc::new(SeededRandom::new(number));
-        let env = Env { clock: clock.clone(), random, ..Env::system() };
-        let db = Arc::new(Db::open(&dir.path().join("db"), keys.clone(), env.clone()).unwrap());
-        let tree = Arc::new(Tree::open(db, keys.clone(), env.clone(), 0, 0).unwrap());
-        let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
-        let paths = Paths::new(&key.key_id());
-        let store: Arc<dyn Store> = store.clone();
-        Self { remote: Remote::new(tree, store, cipher, keys, env, paths), _dir: dir }
-    }
-
     fn tree(&self) -> &Tree {
         &self.remote.tree
     }
@@ -175,7 +205,7 @@ impl Machine {
     }
 
     /// What the tree refuses (a name that is taken, a directory into itself) is no change.
-    fn apply(&self, op: &Op) {
+    async fn apply(&self, op: &Op) {
         let tree = self.tree();
         match *op {
             Op::Make { dir, name, folder } => {
@@ -245,8 +275,8 @@ impl Machine {
                     self.write(file.ino);
                 }
             }
-            Op::Publish => drop(self.publish()),
-            Op::Follow => drop(self.follow()),
+            Op::Publish => drop(self.publish().await),
+            Op::Follow => drop(self.follow().await),
         }
     }
 
@@ -289,38 +319,39 @@ impl Machine {
     }
 
     /// Records sent.
-    fn publish(&self) -> u64 {
-        now(self.remote.publish()).unwrap().sent
+    async fn publish(&self) -> u64 {
+        self.remote.publish().await.unwrap().sent
     }
 
     /// Segments taken in.
-    fn follow(&self) -> u64 {
+    async fn follow(&self) -> u64 {
         let mut followed = Followed::default();
-        now(self.remote.follow(&mut followed)).unwrap();
+        self.remote.follow(&mut followed).await.unwrap();
         assert_eq!(followed.damaged, Vec::<String>::new());
         followed.segments
     }
 
-    fn segments(&self) -> Vec<Segment> {
+    async fn segments(&self) -> Vec<Segment> {
         let log = ListFilter { context: Some(self.remote.paths.log()), ..ListFilter::default() };
-        let listed = now(list_all(&*self.remote.store, &log)).unwrap();
-        listed
-            .iter()
-            .map(|r| Segment::from_bytes(&now(self.remote.get(&r.token)).unwrap()).unwrap())
-            .collect()
+        let mut segments = Vec::new();
+        for record in list_all(&*self.remote.store, &log).await.unwrap() {
+            let payload = self.remote.get(&record.token).await.unwrap();
+            segments.push(Segment::from_bytes(&payload).unwrap());
+        }
+        segments
     }
 
     fn view(&self) -> BTreeMap<String, Seen> {
         let mut view = BTreeMap::new();
         for name in self.names() {
             let inode = self.tree().inode(name.ino).unwrap();
-            let held = inode.xattrs.iter();
+            let xattrs = inode.xattrs.iter();
             let seen = Seen {
                 ino: name.ino,
                 kind: name.kind,
                 perm: inode.attrs.perm,
                 links: inode.local.nlink,
-                xattrs: held.filter_map(|(k, (_, v))| Some((k.clone(), v.clone()?))).collect(),
+                xattrs: xattrs.filter_map(|(k, (_, v))| Some((k.clone(), v.clone()?))).collect(),
                 content: inode.content.version.token().cloned(),
             };
             assert!(
@@ -368,16 +399,17 @@ impl Machine {
     }
 }
 
-/// Runs what never really waits: the store is in memory.
-fn now<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
-}
-
-fn settle(machines: &[Machine]) {
+/// All publish and follow until nobody has anything left.
+async fn exchange(machines: &[Machine]) {
     for _ in 0..ROUNDS {
-        let sent: u64 = machines.iter().map(Machine::publish).sum();
-        let taken: u64 = machines.iter().map(Machine::follow).sum();
-        if sent + taken == 0 {
+        let mut moved = 0;
+        for machine in machines {
+            moved += machine.publish().await;
+        }
+        for machine in machines {
+            moved += machine.follow().await;
+        }
+        if moved == 0 {
             for machine in machines {
                 assert_eq!(machine.remote.outbox_len(9).unwrap(), 0, "never sent");
             }
@@ -387,26 +419,24 @@ fn settle(machines: &[Machine]) {
     panic!("the machines never come to an end");
 }
 
-fn run(history: &[(usize, Op)], order: u64) {
-    let store = Arc::new(MemoryStore::default());
-    let clock = Arc::new(FixedClock::default());
-    let new = |number| Machine::new(&store, &clock, number);
-    let machines: Vec<_> = (0..MACHINES as u64).map(new).collect();
+async fn run(history: &[(usize, Op)], order: u64) {
+    let world = World::new(order);
+    let machines: Vec<_> = (0..MACHINES as u8).map(|number| world.machine(number)).collect();
     for (at, (machine, op)) in history.iter().enumerate() {
         // Now and then two things happen in the same millisecond.
-        clock.advance(Duration::from_millis(at as u64 % 2));
-        machines[*machine].apply(op);
+        advance(Duration::from_millis(at as u64 % 2)).await;
+        machines[*machine].apply(op).await;
     }
     // One that only reads and knows all that was published so far, in two orders.
     for machine in &machines {
-        machine.publish();
+        machine.publish().await;
     }
     for machine in &machines {
         machine.write_all();
     }
-    let (early, shuffled) = (new(10), new(11));
-    early.follow();
-    let mut segments = early.segments();
+    let (early, shuffled) = (world.machine(10), world.machine(11));
+    early.follow().await;
+    let mut segments = early.segments().await;
     shuffle(&mut segments, order);
     for segment in &segments {
         shuffled.tree().apply_segment(segment).unwrap();
@@ -415,39 +445,38 @@ fn run(history: &[(usize, Op)], order: u64) {
     early.check();
     assert_eq!(early.view(), shuffled.view(), "the order of arrival shows");
 
-    settle(&machines);
+    exchange(&machines).await;
     let expected = machines[0].view();
     for machine in &machines {
         machine.check();
         assert_eq!(machine.view(), expected);
     }
-    let late = new(12);
-    late.follow();
+    let late = world.machine(12);
+    late.follow().await;
     late.check();
     assert_eq!(late.view(), expected, "a machine that comes later");
-    assert_eq!(late.publish(), 0, "what is settled is not settled again");
+    assert_eq!(late.publish().await, 0, "what is resolved is not resolved again");
 }
 
-/// One machine writes, another reads along: there is never anything for it to settle.
-fn follow_one(history: &[(usize, Op)]) {
-    let store = Arc::new(MemoryStore::default());
-    let clock = Arc::new(FixedClock::default());
-    let (writer, reader) = (Machine::new(&store, &clock, 0), Machine::new(&store, &clock, 1));
+/// One machine writes, another reads along: there is never anything for it to resolve.
+async fn follow_one(history: &[(usize, Op)]) {
+    let world = World::new(0);
+    let (writer, reader) = (world.machine(0), world.machine(1));
     for (who, op) in history {
-        clock.advance(Duration::from_millis(1));
+        advance(Duration::from_millis(1)).await;
         match (who, op) {
             (_, Op::Follow) | (0, Op::Publish) => {
-                writer.publish();
-                reader.follow();
+                writer.publish().await;
+                reader.follow().await;
                 assert_eq!(reader.remote.outbox_len(9).unwrap(), 0, "the reader meddles");
             }
-            _ => writer.apply(op),
+            _ => writer.apply(op).await,
         }
     }
     writer.write_all();
-    writer.publish();
-    reader.follow();
-    assert_eq!(reader.publish(), 0);
+    writer.publish().await;
+    reader.follow().await;
+    assert_eq!(reader.publish().await, 0);
     reader.check();
     assert_eq!(reader.view(), writer.view());
 }
@@ -464,6 +493,7 @@ proptest! {
     #![proptest_config(ProptestConfig {
         cases: std::env::var("PRIVICOREFS_MERGE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200),
         max_shrink_iters: 4000,
+        failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
@@ -472,49 +502,46 @@ proptest! {
         history in proptest::collection::vec(op(), 1..60),
         order in any::<u64>(),
     ) {
-        run(&history, order);
+        runtime().block_on(run(&history, order));
     }
 
     #[test]
     fn a_machine_that_only_reads_along_settles_nothing(
         history in proptest::collection::vec(op(), 1..60),
     ) {
-        follow_one(&history);
+        runtime().block_on(follow_one(&history));
     }
 }
 
 /// Names and inodes that were removed are remembered for a time, and not for ever.
 #[test]
 fn a_removal_is_forgotten_after_its_time() {
-    let store = Arc::new(MemoryStore::default());
-    let clock = Arc::new(FixedClock::default());
-    let machine = Machine::new(&store, &clock, 0);
-    for (name, folder) in [(0, true), (1, false), (2, false)] {
-        machine.apply(&Op::Make { dir: 0, name, folder });
-    }
-    machine.publish();
-    clock.advance(Duration::from_millis(1));
-    for entry in [0, 0] {
-        machine.apply(&Op::Remove { entry });
-    }
-    machine.publish();
-    let kept = machine.view();
-    let day = Duration::from_millis(FORGET_MS / 90);
-    clock.advance(day * 89);
-    now(machine.remote.checkpoint()).unwrap();
-    assert_eq!(machine.remote.forget_old(0).unwrap(), 0);
-    let horizon = |days: u32| {
-        let env =
-            Env { clock: clock.clone(), random: Arc::new(SeededRandom::new(1)), ..Env::system() };
-        env.millis() - day.as_millis() as u64 * u64::from(days)
-    };
-    assert_eq!(machine.remote.forget_old(horizon(90)).unwrap(), 0, "too early");
-    clock.advance(day * 2);
-    assert_eq!(machine.remote.forget_old(horizon(90)).unwrap(), 4, "two names, two inodes");
-    now(machine.remote.checkpoint()).unwrap();
-    machine.check();
-    assert_eq!(machine.view(), kept);
-    let late = Machine::new(&store, &clock, 1);
-    late.follow();
-    assert_eq!(late.view(), kept);
+    runtime().block_on(async {
+        let world = World::new(0);
+        let machine = world.machine(0);
+        for (name, folder) in [(0, true), (1, false), (2, false)] {
+            machine.apply(&Op::Make { dir: 0, name, folder }).await;
+        }
+        machine.publish().await;
+        for entry in [0, 0] {
+            machine.apply(&Op::Remove { entry }).await;
+        }
+        machine.publish().await;
+        let kept = machine.view();
+        let day = Duration::from_millis(FORGET_MS / 90);
+        let horizon = || world.millis() - FORGET_MS;
+        advance(day * 89).await;
+        machine.remote.checkpoint().await.unwrap();
+        assert_eq!(machine.remote.forget_old(0).unwrap(), 0);
+        assert_eq!(machine.remote.forget_old(horizon()).unwrap(), 0, "too early");
+        advance(day * 2).await;
+        let forgotten = machine.remote.forget_old(horizon()).unwrap();
+        assert_eq!(forgotten, 4, "two names, two inodes");
+        machine.remote.checkpoint().await.unwrap();
+        machine.check();
+        assert_eq!(machine.view(), kept);
+        let late = world.machine(1);
+        late.follow().await;
+        assert_eq!(late.view(), kept);
+    });
 }
