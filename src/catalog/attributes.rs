@@ -63,13 +63,13 @@ mod tests {
 
     use super::*;
     use crate::crypto::{LocalKeys, MasterKey};
-    use crate::env::Env;
+    use crate::env::doubles::seeded_env;
 
     #[test]
     fn names_are_remembered_until_there_are_too_many() {
         let dir = tempfile::tempdir().unwrap();
         let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([5; 32])));
-        let db = Db::open(dir.path(), keys, Env::seeded(3)).unwrap();
+        let db = Db::open(dir.path(), keys, seeded_env(3)).unwrap();
         let add = |names: &[Vec<u8>]| {
             let known = NamesInUse::load(&db).unwrap();
             let mut batch = db.batch();

@@ -422,7 +422,7 @@ mod tests {
     use crate::catalog::{Dirty, DirtyKind, NewInode, ROOT_INO, Tree};
     use crate::crypto::{LocalKeys, MasterKey, PayloadCipher};
     use crate::db::Db;
-    use crate::env::Env;
+    use crate::env::doubles::seeded_env;
     use crate::store::{MemoryStore, Op, StoreErrorKind};
 
     fn remote(dir: &std::path::Path) -> Remote {
@@ -430,7 +430,7 @@ mod tests {
     }
 
     fn remote_on(dir: &std::path::Path, store: Arc<MemoryStore>) -> Remote {
-        let (key, env) = (MasterKey::from_bytes([5; 32]), Env::seeded(3));
+        let (key, env) = (MasterKey::from_bytes([5; 32]), seeded_env(3));
         let keys = Arc::new(LocalKeys::new(&key));
         let db = Arc::new(Db::open(dir, keys.clone(), env.clone()).unwrap());
         let tree = Arc::new(Tree::open(db, keys.clone(), env.clone(), 0, 0).unwrap());

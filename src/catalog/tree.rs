@@ -675,12 +675,13 @@ mod tests {
     use super::super::writer::FORMAT;
     use super::*;
     use crate::crypto::MasterKey;
+    use crate::env::doubles::seeded_env;
 
     #[test]
     fn a_database_of_another_format_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([5; 32])));
-        let env = Env::seeded(3);
+        let env = seeded_env(3);
         let db = Arc::new(Db::open(dir.path(), keys.clone(), env.clone()).unwrap());
         let open = || Tree::open(db.clone(), keys.clone(), env.clone(), 0, 0);
         open().unwrap();

@@ -6,7 +6,7 @@ use clap::Parser;
 use tempfile::TempDir;
 
 use super::*;
-use crate::env::Env;
+use crate::env::doubles::seeded_env;
 
 /// A home, an environment and a command line.
 struct Bench {
@@ -38,7 +38,7 @@ impl Bench {
     fn with_service() -> Self {
         let mut bench = Self::new();
         let key = bench.root.path().join("key");
-        MasterKey::generate(&key, Env::seeded(1).random.as_ref()).unwrap();
+        MasterKey::generate(&key, seeded_env(1).random.as_ref()).unwrap();
         bench.env.extend([
             ("PRIVICORE_API_URL", "https://api.example.com:9009".into()),
             ("PRIVICORE_WS_URL", "wss://ws.example.com:8083".into()),

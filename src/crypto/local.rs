@@ -193,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::env::SeededRandom;
+    use crate::env::doubles::{SeededRandom, seeded_env};
 
     fn keys(byte: u8) -> LocalKeys {
         LocalKeys::new(&MasterKey::from_bytes([byte; 32]))
@@ -209,10 +209,8 @@ mod tests {
         assert_eq!(keys.open_value(b"other", &sealed), refused);
         assert_eq!(self::keys(2).open_value(b"place", &sealed), refused);
         assert_eq!(keys.open_value(b"place", &sealed[..27]), Err(CryptoError::TooShort));
-        let master = crate::crypto::PayloadCipher::new(
-            &MasterKey::from_bytes([1; 32]),
-            crate::env::Env::seeded(1),
-        );
+        let master =
+            crate::crypto::PayloadCipher::new(&MasterKey::from_bytes([1; 32]), seeded_env(1));
         assert!(master.open(&keys.seal_value(&random, b"", b"value")).is_err());
     }
 

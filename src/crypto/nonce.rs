@@ -71,7 +71,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::env::SeededRandom;
+    use crate::env::doubles::SeededRandom;
 
     #[test]
     fn nonces_do_not_repeat_across_refills_and_threads() {

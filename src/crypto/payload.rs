@@ -117,9 +117,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::env::doubles::seeded_env;
 
     fn cipher(seed: u64) -> PayloadCipher {
-        PayloadCipher::new(&MasterKey::from_bytes([9; 32]), Env::seeded(seed))
+        PayloadCipher::new(&MasterKey::from_bytes([9; 32]), seeded_env(seed))
     }
 
     #[test]
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(cipher.open(&[0; OVERHEAD]), Err(CryptoError::Authentication));
         let sealed = cipher.seal(&[1; 100]);
         assert_eq!(cipher.open(&sealed[..127]), Err(CryptoError::Authentication));
-        let other = PayloadCipher::new(&MasterKey::from_bytes([8; 32]), Env::seeded(1));
+        let other = PayloadCipher::new(&MasterKey::from_bytes([8; 32]), seeded_env(1));
         assert_eq!(other.open(&sealed), Err(CryptoError::Authentication));
         assert_eq!(format!("{cipher:?}"), "PayloadCipher(redacted)");
     }

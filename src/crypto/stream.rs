@@ -204,7 +204,7 @@ mod tests {
 
     use super::*;
     use crate::crypto::{MasterKey, PayloadCipher};
-    use crate::env::Env;
+    use crate::env::doubles::seeded_env;
 
     fn hex(digits: &str) -> Vec<u8> {
         let digits: Vec<u8> = digits.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_payload_cut_anywhere_in_its_frame_is_refused() {
-        let cipher = PayloadCipher::new(&MasterKey::from_bytes([1; 32]), Env::seeded(1));
+        let cipher = PayloadCipher::new(&MasterKey::from_bytes([1; 32]), seeded_env(1));
         let sealed = cipher.seal(b"content");
         for len in 0..sealed.len() {
             let mut opener = cipher.stream_opener();
@@ -303,7 +303,7 @@ mod tests {
             steps in proptest::collection::vec(1..200usize, 1..6),
             flip in any::<proptest::sample::Index>(),
         ) {
-            let cipher = PayloadCipher::new(&MasterKey::from_bytes([3; 32]), Env::seeded(2));
+            let cipher = PayloadCipher::new(&MasterKey::from_bytes([3; 32]), seeded_env(2));
             let mut sealer = cipher.stream_sealer();
             let mut sealed = Vec::new();
             for part in pieces(&plain, &steps) {

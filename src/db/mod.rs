@@ -350,12 +350,13 @@ pub fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> DbResult<T> {
 mod tests {
     use super::*;
     use crate::crypto::MasterKey;
+    use crate::env::doubles::seeded_env;
 
     #[test]
     fn a_snapshot_stays_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([3; 32])));
-        let db = Db::open(dir.path(), keys, Env::seeded(1)).unwrap();
+        let db = Db::open(dir.path(), keys, seeded_env(1)).unwrap();
         let set = |key: &[u8], value: &[u8]| {
             let mut batch = db.batch();
             batch.put(Space::Meta, key, value);

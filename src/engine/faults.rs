@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::env::{Random, SeededRandom};
+use crate::env::SplitMix64;
 
 /// What to break, in the order the rules are tried.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -160,12 +160,12 @@ pub(super) struct Faults {
 #[derive(Debug)]
 struct State {
     rules: Vec<(Rule, u64)>,
-    random: SeededRandom,
+    random: SplitMix64,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        let state = State { rules: Vec::new(), random: SeededRandom::new(0) };
+        let state = State { rules: Vec::new(), random: SplitMix64::new(0) };
         Self { armed: AtomicBool::new(false), state: Mutex::new(state) }
     }
 }
@@ -174,7 +174,7 @@ impl Faults {
     /// Replaces the plan; counters start at zero.
     pub(super) fn set(&self, plan: FaultPlan) {
         let mut state = self.state.lock();
-        state.random = SeededRandom::new(plan.seed);
+        state.random = SplitMix64::new(plan.seed);
         state.rules = plan.rules.into_iter().map(|rule| (rule, 0)).collect();
         self.armed.store(!state.rules.is_empty(), Ordering::Release);
     }
@@ -202,7 +202,7 @@ impl Rule {
 }
 
 impl When {
-    fn fires(self, seen: &mut u64, random: &SeededRandom) -> bool {
+    fn fires(self, seen: &mut u64, random: &SplitMix64) -> bool {
         *seen += 1;
         match self {
             Self::Always => true,
@@ -214,11 +214,9 @@ impl When {
 }
 
 /// A number in [0, 1) from 53 random bits.
-fn unit(random: &SeededRandom) -> f64 {
-    let mut bytes = [0; 8];
-    random.fill(&mut bytes);
+fn unit(random: &SplitMix64) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
-    let value = (u64::from_le_bytes(bytes) >> 11) as f64;
+    let value = (random.next_u64() >> 11) as f64;
     value / 9_007_199_254_740_992.0
 }
 

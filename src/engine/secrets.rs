@@ -170,10 +170,11 @@ pub(super) const PERMANENT: &str = "dtk-";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::doubles::seeded_env;
 
     #[test]
     fn passwords_verify_and_are_salted() {
-        let env = Env::seeded(1);
+        let env = seeded_env(1);
         let few = NonZeroU32::new(10).unwrap();
         let one = PasswordHash::new(&env, "correct horse", few);
         let two = PasswordHash::new(&env, "correct horse", few);
@@ -195,7 +196,7 @@ mod tests {
 
     #[test]
     fn upload_tokens_open_only_under_their_secret() {
-        let env = Env::seeded(2);
+        let env = seeded_env(2);
         let tokens = StreamTokens::new(b"secret");
         let temporary = data_token(&env, TEMPORARY);
         let auth = tokens.issue(&temporary).unwrap();

@@ -6,12 +6,16 @@
 //! tests pause.
 
 pub mod disk;
+#[cfg(test)]
+#[allow(dead_code, reason = "the unit tests use a part of what the test house has")]
+#[path = "../../tests/house/doubles.rs"]
+pub(crate) mod doubles;
 pub mod tasks;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::agreement::{EphemeralPrivateKey, X25519};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -54,17 +58,6 @@ impl Env {
         Self {
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom(SystemRandom::new())),
-            tasks: Arc::new(SystemTasks),
-            disk: Arc::new(SystemDisk),
-        }
-    }
-
-    /// A clock that stands still and a seeded generator, on the machine's disk: for tests
-    /// only.
-    pub fn seeded(seed: u64) -> Self {
-        Self {
-            clock: Arc::new(FixedClock::default()),
-            random: Arc::new(SeededRandom::new(seed)),
             tasks: Arc::new(SystemTasks),
             disk: Arc::new(SystemDisk),
         }
@@ -123,60 +116,23 @@ impl Random for OsRandom {
     }
 }
 
-/// A clock that moves only when told: for tests.
+/// SplitMix64: numbers that follow from a seed, so that a run can be repeated. They are no
+/// secret, hence it is no [`Random`] and makes no nonce, key or identifier.
 #[derive(Debug)]
-pub struct FixedClock(AtomicU64);
+pub struct SplitMix64(AtomicU64);
 
-impl Default for FixedClock {
-    fn default() -> Self {
-        Self(AtomicU64::new(1_700_000_000_000))
-    }
-}
-
-impl FixedClock {
-    /// Moves the clock on.
-    pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
-    }
-}
-
-impl Clock for FixedClock {
-    fn now(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::SeqCst))
-    }
-}
-
-/// SplitMix64: repeatable, not secret; for tests.
-#[derive(Debug)]
-pub struct SeededRandom(AtomicU64);
-
-impl SeededRandom {
+impl SplitMix64 {
     /// A generator whose whole output follows from `seed`.
     pub fn new(seed: u64) -> Self {
         Self(AtomicU64::new(seed))
     }
 
-    fn next(&self) -> u64 {
+    /// The next number.
+    pub fn next_u64(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    }
-}
-
-impl Random for SeededRandom {
-    fn fill(&self, out: &mut [u8]) {
-        for chunk in out.chunks_mut(8) {
-            let bytes = self.next().to_le_bytes();
-            chunk.copy_from_slice(&bytes[..chunk.len()]);
-        }
-    }
-
-    /// Any 32 bytes are a public key; this one never had a private half.
-    fn x25519_public_key(&self) -> Option<[u8; 32]> {
-        let mut key = [0; 32];
-        self.fill(&mut key);
-        Some(key)
     }
 }

@@ -96,6 +96,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::env::doubles::seeded_env;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -105,11 +106,11 @@ mod tests {
     fn first_use_makes_key_and_login_and_later_use_finds_them() {
         let dir = tempfile::tempdir().unwrap();
         let vault = dir.path().join("vault");
-        let first = open(&vault, &Env::seeded(1)).unwrap();
+        let first = open(&vault, &seeded_env(1)).unwrap();
         assert_eq!(mode(&vault.join("key")), 0o600);
         assert_eq!(mode(&vault.join("login.json")), 0o600);
         assert_eq!(mode(&vault), 0o700);
-        let again = open(&vault, &Env::seeded(2)).unwrap();
+        let again = open(&vault, &seeded_env(2)).unwrap();
         assert_eq!(first.password, again.password);
         assert_eq!(first.key.key_id(), again.key.key_id());
         assert!(!first.engine_dir.exists(), "the engine makes its own part");
@@ -118,9 +119,9 @@ mod tests {
     #[test]
     fn a_lost_key_is_not_replaced_by_a_new_one() {
         let dir = tempfile::tempdir().unwrap();
-        open(dir.path(), &Env::seeded(1)).unwrap();
+        open(dir.path(), &seeded_env(1)).unwrap();
         fs::remove_file(dir.path().join("key")).unwrap();
-        let error = open(dir.path(), &Env::seeded(1)).unwrap_err();
+        let error = open(dir.path(), &seeded_env(1)).unwrap_err();
         assert!(matches!(error, MountError::KeyLost { .. }), "{error}");
         assert!(!dir.path().join("key").exists());
     }
@@ -128,10 +129,10 @@ mod tests {
     #[test]
     fn a_damaged_login_is_not_quoted() {
         let dir = tempfile::tempdir().unwrap();
-        open(dir.path(), &Env::seeded(1)).unwrap();
+        open(dir.path(), &seeded_env(1)).unwrap();
         let path = dir.path().join("login.json");
         fs::write(&path, "{\"username\": \"x\", \"password\": hunter2}").unwrap();
-        let error = open(dir.path(), &Env::seeded(1)).unwrap_err().to_string();
+        let error = open(dir.path(), &seeded_env(1)).unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
     }
 }

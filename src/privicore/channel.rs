@@ -13,7 +13,6 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -26,6 +25,7 @@ use super::session::Session;
 use super::transport::{Connection, Incoming};
 use super::wire::Wire;
 use crate::env::Env;
+use crate::env::tasks::Task;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// First pause between attempts to connect.
@@ -64,7 +64,7 @@ pub(super) struct Channel {
     foreign: watch::Receiver<u64>,
     poke: Arc<Notify>,
     closing: CancellationToken,
-    task: Mutex<Option<JoinHandle<()>>>,
+    task: Mutex<Option<Task<()>>>,
 }
 
 impl Channel {
@@ -92,7 +92,7 @@ impl Channel {
             ping_interval: config.ping_interval,
             wire,
             session,
-            env,
+            env: env.clone(),
             acks: acks.clone(),
             answers: answers.clone(),
             state,
@@ -100,7 +100,7 @@ impl Channel {
             poke: Arc::clone(&poke),
             closing: closing.clone(),
         };
-        let task = Mutex::new(Some(tokio::spawn(owner.run())));
+        let task = Mutex::new(Some(env.spawn(owner.run())));
         Self { acks, answers, state: state_seen, foreign: foreign_seen, poke, closing, task }
     }
 

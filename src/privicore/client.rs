@@ -349,13 +349,13 @@ impl Client {
             return;
         }
         let Some(client) = self.this.upgrade() else { return self.session.renewed(false) };
-        tokio::spawn(async move {
+        drop(self.env.spawn(async move {
             let outcome = client.reauthorize().await;
             if let Err(error) = &outcome {
                 tracing::debug!(%error, "the token could not be renewed early");
             }
             client.session.renewed(outcome.is_ok());
-        });
+        }));
     }
 
     /// Extends the token or swaps it, whichever the service does (D.9); else logs in.

@@ -164,11 +164,11 @@ impl Client {
             Held { hold: holding.hold(), target: target.to_owned(), outcome: Arc::clone(&outcome) };
         let error = StoreError::awaiting(holding.hold()).on(target);
         self.holds.0.lock().insert(key, held);
-        tokio::spawn(async move {
+        drop(self.env.spawn(async move {
             let result = follow(work, told, &holding).await;
             *outcome.lock() = Some((Instant::now(), result));
             drop(holding);
-        });
+        }));
         Err(error)
     }
 }

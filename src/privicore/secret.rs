@@ -7,6 +7,8 @@ use std::time::Duration;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::env::tasks::{Tasks, blocking};
+
 /// A secret text: `Debug` and `Display` say nothing of it, and its memory is wiped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
@@ -76,9 +78,9 @@ impl PasswordSource {
     }
 
     /// What it says now; `None` also if that takes longer than `limit`.
-    pub(super) async fn look(&self, limit: Duration) -> Option<Secret> {
+    pub(super) async fn look(&self, tasks: &dyn Tasks, limit: Duration) -> Option<Secret> {
         let read = Arc::clone(&self.read);
-        let looking = tokio::task::spawn_blocking(move || read());
+        let looking = blocking(tasks, move || read());
         tokio::time::timeout(limit, looking).await.ok()?.ok()?
     }
 }

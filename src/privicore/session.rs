@@ -185,7 +185,7 @@ impl Session {
         if self.password.lock().is_none() || self.looked.lock().is_some_and(recently) {
             return false;
         }
-        let found = source.look(LOOK_LIMIT).await;
+        let found = source.look(&*self.env.tasks, LOOK_LIMIT).await;
         *self.looked.lock() = Some(Instant::now());
         let mut password = self.password.lock();
         let other = found.filter(|found| password.as_ref().is_some_and(|used| used != found));

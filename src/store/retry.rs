@@ -134,11 +134,12 @@ impl Store for Retry {
 mod tests {
     use super::super::{MemoryStore, Op, StoreErrorKind};
     use super::*;
+    use crate::env::doubles::seeded_env;
 
     fn over(memory: &Arc<MemoryStore>, attempts: u32, budget: u64) -> Retry {
         let budget = Duration::from_secs(budget);
         let config = RetryConfig { attempts, budget, ..RetryConfig::default() };
-        Retry::new(Arc::clone(memory) as Arc<dyn Store>, config, Env::seeded(1))
+        Retry::new(Arc::clone(memory) as Arc<dyn Store>, config, seeded_env(1))
     }
 
     #[tokio::test(start_paused = true)]

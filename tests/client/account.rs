@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use privicorefs::engine::{CommandBody, Fault, Reauthorize, Shape, StatusMethod, When};
-use privicorefs::env::{Env, FixedClock};
+use privicorefs::env::Env;
 use privicorefs::privicore::{Authorization, Client, MetaChange, Secret};
 use privicorefs::protocol::public_key;
 use privicorefs::store::{ListFilter, Store, StoreErrorKind, list_all};
 
 use crate::house::Connected;
 use crate::house::conformance::{content, fetch, meta, put};
+use crate::house::doubles::FixedClock;
 
 const LOGIN: &str = "POST /profile/authenticate";
 const CHANGE: &str = "POST /profile/change-password";

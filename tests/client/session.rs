@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use privicorefs::engine::{Engine, Reauthorize, Shape};
-use privicorefs::env::{Env, FixedClock};
+use privicorefs::env::Env;
 use privicorefs::privicore::{Client, ClientConfig};
 use privicorefs::store::{ListFilter, Payload, Store, StoreErrorKind};
 use tokio::time::{Instant, timeout};
 
 use crate::house::conformance::{content, fetch, mark, meta, put};
 use crate::house::connected::{Connected, client_config, engine_config, eventually};
+use crate::house::doubles::FixedClock;
 
 const LOGIN: &str = "POST /profile/authenticate";
 const REAUTHORIZE: &str = "POST /profile/reauthorize-authorization-token";

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use privicorefs::env::Env;
 use privicorefs::store::{
     FileMeta, Limit, ListFilter, Payload, Retry, RetryConfig, Store, StoreErrorKind,
 };
 
 use crate::house::Connected;
 use crate::house::conformance::{Offers, suite};
+use crate::house::doubles::seeded_env;
 use crate::house::memory_store::{MemoryStore, Op};
 
 #[tokio::test(start_paused = true)]
@@ -37,7 +37,7 @@ async fn retry_over_a_memory_that_fails_first() {
         memory.fail_next(op, 3, StoreErrorKind::Unavailable);
     }
     let config = RetryConfig::default();
-    let retry = Retry::new(Arc::clone(&memory) as Arc<dyn Store>, config, Env::seeded(5));
+    let retry = Retry::new(Arc::clone(&memory) as Arc<dyn Store>, config, seeded_env(5));
     suite(Arc::new(retry), Offers::ALL).await;
 }
 

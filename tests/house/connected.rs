@@ -12,6 +12,8 @@ use privicorefs::store::{Retry, RetryConfig, Store};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use super::doubles::seeded_env;
+
 /// An engine, a registered profile, and a client that is joined.
 pub(crate) struct Connected {
     pub(crate) engine: Engine,
@@ -78,7 +80,7 @@ impl Connected {
             max: Duration::from_millis(500),
             ..RetryConfig::default()
         };
-        Arc::new(Retry::new(Arc::clone(&self.client) as Arc<dyn Store>, config, Env::seeded(3)))
+        Arc::new(Retry::new(Arc::clone(&self.client) as Arc<dyn Store>, config, seeded_env(3)))
     }
 
     /// Breaks `op` in one way.

@@ -10,6 +10,7 @@
 //! | [`Server`] | an engine in the test's own process, with a clock that moves when told |
 //! | [`wire::WireClient`] | a raw client of the wire, without any code of the crate's client |
 //! | [`Connected`] | an engine in the test's own process, and the crate's client connected to it |
+//! | [`doubles`] | a clock that moves when told, a random source that a seed fixes |
 //! | [`memory_store::MemoryStore`] | a store in the test's own process, with faults |
 //! | [`conformance`] | what every store must do |
 //!
@@ -32,6 +33,7 @@ pub(crate) mod conformance;
 pub(crate) mod connected;
 pub(crate) mod console;
 pub(crate) mod content;
+pub(crate) mod doubles;
 pub(crate) mod engine_process;
 pub(crate) mod http;
 pub(crate) mod locks;

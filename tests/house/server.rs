@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use privicorefs::engine::{Engine, EngineConfig};
-use privicorefs::env::{Env, FixedClock};
+use privicorefs::env::Env;
 use privicorefs::protocol::{path, public_key};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::doubles::FixedClock;
 use super::wire::{Channel, PASSWORD, USER, WireClient};
 
 /// An engine on a temporary directory, with a clock that moves when told.

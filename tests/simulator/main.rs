@@ -26,6 +26,9 @@ mod batch;
 mod company;
 mod digests;
 mod disk;
+#[allow(dead_code, reason = "the simulator uses a part of what the test house has")]
+#[path = "../house/doubles.rs"]
+mod doubles;
 mod draw;
 mod drive;
 mod expected;

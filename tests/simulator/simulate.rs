@@ -17,6 +17,8 @@
 mod batch;
 mod company;
 mod disk;
+#[path = "../house/doubles.rs"]
+mod doubles;
 mod draw;
 mod drive;
 mod judge;

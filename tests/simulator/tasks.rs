@@ -19,14 +19,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use privicorefs::env::Clock;
 use privicorefs::env::tasks::{Every, Tasks, Thread};
-use privicorefs::env::{Clock, SeededRandom};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::company::Machine;
+use super::doubles::SeededRandom;
 use super::random::Draws;
 
 /// Wall time at the beginning of a run, in milliseconds since 1970.

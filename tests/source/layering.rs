@@ -217,6 +217,75 @@ fn every_way_to_a_file_is_recognized() {
     }
 }
 
+/// The layers whose tasks, blocking work and threads a test must be able to replace.
+const ON_THE_TASKS_OF_ENV: [&str; 7] =
+    ["privicore", "store", "vfs", "catalog", "content", "db", "crypto"];
+
+/// Whether code starts work beside the caller by itself, through tokio or the standard
+/// library. `env.spawn(`, `env.tasks.spawn_blocking(` and a function named `spawn` of a
+/// module's own, called as `self.spawn(`, are the ways that remain.
+fn starts_work(code: &str) -> bool {
+    let words = tokens(&code_only(code));
+    let starts = |at: usize| {
+        let before = |back: usize| at.checked_sub(back).map_or("", |at| words[at].as_str());
+        match words[at].as_str() {
+            "spawn" | "spawn_blocking" | "spawn_local" | "spawn_on" => {
+                let through_env = ["env", "tasks", "self"].contains(&before(2));
+                !(before(1) == "fn" || before(1) == "." && through_env)
+            }
+            // The method `thread` of `Tasks` and variables are not the module.
+            "thread" => before(1) == "::" || words.get(at + 1).is_some_and(|next| next == "::"),
+            "block_in_place" | "JoinSet" | "LocalSet" => true,
+            _ => false,
+        }
+    };
+    (0..words.len()).any(starts)
+}
+
+#[test]
+fn layers_below_the_kernel_binding_start_work_through_the_tasks_of_env() {
+    let below = |path: &Path| {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        module_of(path).is_some_and(|module| ON_THE_TASKS_OF_ENV.contains(&module.as_str()))
+            && name != "tests"
+    };
+    let wrong: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, text)| below(path) && starts_work(without_tests(text)))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(wrong, [] as [PathBuf; 0]);
+}
+
+#[test]
+fn every_way_to_start_work_is_recognized() {
+    let ways = [
+        "tokio::spawn(work);",
+        "tokio::task::spawn_blocking(work);",
+        "task::spawn_local(work);",
+        "use tokio::task::spawn_blocking;",
+        "runtime.spawn(work);",
+        "Handle::current().spawn_blocking(work);",
+        "std::thread::spawn(work);",
+        "thread::Builder::new().spawn(work)?;",
+        "use std::{io, thread}; fn f() { thread::scope(work) }",
+        "let mut set = JoinSet::new();",
+    ];
+    for way in ways {
+        assert!(starts_work(way), "{way}");
+    }
+    let others = [
+        "// tokio::spawn(work)",
+        "drop(self.env.spawn(work));",
+        "env.tasks.spawn_blocking(work);",
+        "let thread = env.tasks.thread(name, work)?; thread.join();",
+        "fn spawn(&self) {} fn f(&self) { self.spawn(work) }",
+    ];
+    for other in others {
+        assert!(!starts_work(other), "{other}");
+    }
+}
+
 #[test]
 fn only_the_output_module_prints() {
     let macros = ["println", "print", "eprintln", "eprint"];

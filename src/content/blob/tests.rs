@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::layout::last_page;
 use super::*;
 use crate::crypto::MasterKey;
+use crate::env::doubles::seeded_env;
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -17,7 +18,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([1; 32])));
-        Self { dir: tempfile::tempdir().unwrap(), keys, env: Env::seeded(1) }
+        Self { dir: tempfile::tempdir().unwrap(), keys, env: seeded_env(1) }
     }
 
     fn path(&self, name: &str) -> PathBuf {

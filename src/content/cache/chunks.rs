@@ -300,6 +300,7 @@ fn copy_blocks(from: &Blob, to: &Blob, blocks: u64) -> Result<(), BlobError> {
 mod tests {
     use super::*;
     use crate::crypto::MasterKey;
+    use crate::env::doubles::seeded_env;
 
     struct Bench {
         dir: tempfile::TempDir,
@@ -310,7 +311,7 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([1; 32])));
-            let env = Env::seeded(1);
+            let env = seeded_env(1);
             let budget = Budget::new(u64::MAX, 0, dir.path().to_owned(), env.disk.clone());
             let chunks = Chunks::new(dir.path().join("chunks"), keys, env, Arc::new(budget));
             Self { dir, chunks }

@@ -206,7 +206,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::crypto::MasterKey;
-    use crate::env::SeededRandom;
+    use crate::env::doubles::SeededRandom;
 
     fn keys() -> (LocalKeys, RecordKey, SeededRandom) {
         let keys = LocalKeys::new(&MasterKey::from_bytes([1; 32]));

@@ -456,6 +456,7 @@ mod tests {
     use super::*;
     use crate::crypto::MasterKey;
     use crate::env::disk::SystemDisk;
+    use crate::env::doubles::seeded_env;
 
     struct Bench {
         dir: tempfile::TempDir,
@@ -471,7 +472,7 @@ mod tests {
 
         fn open(dir: &tempfile::TempDir, limit: u64) -> Packs {
             let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([1; 32])));
-            let env = Env::seeded(1);
+            let env = seeded_env(1);
             let budget = Budget::new(limit, 0, dir.path().to_owned(), env.disk.clone());
             Packs::new(dir.path().to_owned(), keys, &[3; 16], &env, Arc::new(budget))
         }

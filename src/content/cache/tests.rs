@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::crypto::MasterKey;
+use crate::env::doubles::seeded_env;
 
 const PLENTY: u64 = 1 << 40;
 
@@ -18,7 +19,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let keys = Arc::new(LocalKeys::new(&MasterKey::from_bytes([1; 32])));
-        Self { dir: tempfile::tempdir().unwrap(), keys, env: Env::seeded(1) }
+        Self { dir: tempfile::tempdir().unwrap(), keys, env: seeded_env(1) }
     }
 
     fn try_open(&self, limit: u64, free_floor: u64) -> Result<Cache, CacheError> {

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use privicorefs::content::blob::{BLOCK, Blob, BlobError};
 use privicorefs::content::cache::{Cache, CacheConfig, CacheError};
 use privicorefs::crypto::{LocalKeys, MasterKey};
+use privicorefs::env::Env;
 use privicorefs::env::disk::{DiskFile, SystemDisk};
-use privicorefs::env::{Env, FixedClock, SeededRandom};
 
+use super::super::doubles::{FixedClock, SeededRandom, seeded_env};
 use super::*;
 
 fn disk() -> SimDisk {
@@ -478,7 +479,7 @@ impl Blobs {
 
     fn env(&self) -> Env {
         let random = self.random.clone();
-        Env { random, disk: self.disk.process(), ..Env::seeded(1) }
+        Env { random, disk: self.disk.process(), ..seeded_env(1) }
     }
 
     fn create(&self) -> Blob {

@@ -20,13 +20,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use privicorefs::content::manifest::Manifest;
 use privicorefs::crypto::{MasterKey, PayloadCipher};
-use privicorefs::env::Env;
 use privicorefs::store::{FileMeta, Token, TokenRecord};
 use tokio::time::Instant;
 
 pub use self::endpoint::{Call, Endpoint};
 use self::lies::Behaviour;
 use super::company::{Event, Machine, Stored};
+use super::doubles::seeded_env;
 use super::random::Draws;
 use super::tasks::EPOCH_MS;
 
@@ -131,7 +131,7 @@ impl Service {
             met: BTreeSet::new(),
             draws: Draws::new(seed),
         };
-        let cipher = PayloadCipher::new(key, Env::seeded(seed));
+        let cipher = PayloadCipher::new(key, seeded_env(seed));
         Arc::new(Self { state: Mutex::new(state), cipher, began })
     }
 

@@ -18,6 +18,7 @@ use privicorefs::store::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+use super::super::doubles::seeded_env;
 use super::super::random::{Draws, seed_of};
 use super::super::tasks::{Process, SimClock, SimTasks};
 use super::fault::{At, When, WireFault, Wrong};
@@ -147,7 +148,7 @@ impl Runner {
         let env = Env {
             clock: SimClock::new(Instant::now()),
             tasks: Arc::new(SimTasks(process.clone())),
-            ..Env::seeded(seed_of(&[course.seed, 5]))
+            ..seeded_env(seed_of(&[course.seed, 5]))
         };
         let limits = (config.ack_timeout, config.connect_timeout);
         let judge = Judge::new(wire.clone(), course.is_quiet(), limits);
