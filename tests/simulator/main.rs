@@ -29,6 +29,7 @@ mod disk;
 mod draw;
 mod drive;
 mod expected;
+mod histories;
 mod judge;
 mod judged;
 mod kinds;
