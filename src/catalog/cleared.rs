@@ -59,12 +59,14 @@ impl Cleared {
         }
         ranges.push(Range { offset: from, len: to - from, generation });
         ranges.sort_by_key(|range| range.offset);
-        ranges.dedup_by(|next, last| {
-            let joined = last.end() == next.offset && last.generation == next.generation;
-            last.len += if joined { next.len } else { 0 };
-            joined
-        });
-        self.0 = ranges;
+        self.0 = join(ranges);
+    }
+
+    /// The same ranges, all cleared by one change: for a file that is loaded, whose generations
+    /// are counted anew.
+    #[must_use]
+    pub fn as_of(&self, generation: u64) -> Self {
+        Self(join(self.0.iter().map(|range| Range { generation, ..*range }).collect()))
     }
 
     /// Forgets what lies from `size` on.
@@ -96,6 +98,16 @@ impl Cleared {
         let within = self.0[first..].iter().take_while(|range| range.offset < to);
         within.map(|range| range.generation).max()
     }
+}
+
+/// Makes one range of neighbours that the same change cleared.
+fn join(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.dedup_by(|next, last| {
+        let joined = last.end() == next.offset && last.generation == next.generation;
+        last.len += if joined { next.len } else { 0 };
+        joined
+    });
+    ranges
 }
 
 #[cfg(test)]
@@ -137,5 +149,18 @@ mod tests {
                 prop_assert_eq!(cleared.newest_within(10, 30), newest);
             }
         }
+    }
+
+    #[test]
+    fn a_loaded_file_has_one_generation() {
+        let mut cleared = Cleared::default();
+        cleared.add(0, 8, 9);
+        cleared.add(8, 12, 10);
+        cleared.add(20, 24, 11);
+        let mut loaded = cleared.as_of(3);
+        assert_eq!(loaded.len(), 2, "neighbours are one range");
+        assert_eq!((loaded.at(0), loaded.newest_within(0, 40)), ((true, 12), Some(3)));
+        loaded.forget(3);
+        assert!(loaded.is_empty());
     }
 }

@@ -103,7 +103,8 @@ impl Vfs {
             };
             state.size = dirty.size;
             state.base_len = dirty.base_len;
-            state.cleared = dirty.cleared.clone();
+            // An earlier process may have counted further than this one will before it commits.
+            state.cleared = dirty.cleared.as_of(generation);
             state.dirty = true;
             state.cut_chunks(self, ino)?;
         }

@@ -32,6 +32,7 @@ mod doubles;
 mod draw;
 mod drive;
 mod expected;
+mod histories;
 mod judge;
 mod judged;
 mod kinds;

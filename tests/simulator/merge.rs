@@ -2,7 +2,10 @@
 //! heard of everything they show the same tree, and so does a machine that comes later,
 //! in whatever order it takes the segments in.
 //!
-//! `PRIVICOREFS_MERGE_CASES` sets how many histories a run tries (default 200).
+//! `PRIVICOREFS_MERGE_CASES` sets how many histories a run tries (default 1000), and
+//! `PRIVICOREFS_MERGE_SEED` which. What a failure prints goes into [`run`].
+
+mod known;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use proptest::prelude::*;
 use tokio::time::{Instant, advance};
 
 use super::disk::SimDisk;
+use super::histories::histories;
 use super::local::LocalDisk;
 use super::service::{Endpoint, Service};
 use super::tasks::{EPOCH_MS, Process, SimClock, SimTasks, random, runtime};
@@ -419,6 +423,7 @@ async fn exchange(machines: &[Machine]) {
     panic!("the machines never come to an end");
 }
 
+/// `order` is the order in which segments come, and how long each call takes.
 async fn run(history: &[(usize, Op)], order: u64) {
     let world = World::new(order);
     let machines: Vec<_> = (0..MACHINES as u8).map(|number| world.machine(number)).collect();
@@ -490,12 +495,7 @@ fn shuffle<T>(items: &mut [T], seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: std::env::var("PRIVICOREFS_MERGE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200),
-        max_shrink_iters: 4000,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(histories("MERGE", 1_000, 4_000))]
 
     #[test]
     fn machines_that_have_heard_the_same_hold_the_same(
