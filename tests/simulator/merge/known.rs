@@ -14,9 +14,9 @@ fn still_shows(history: &[(usize, Op)], complaint: &str) {
     assert!(message.starts_with(complaint), "another complaint: {message}");
 }
 
-/// A content that lost lives on in a conflict copy, whose record came before an older record of
-/// the file that had it first: [`is_content`] then says that nobody has it, and housekeeping
-/// may delete it. One history of some thousands meets it.
+/// The content of a conflict copy has a name, and [`is_content`] says that it has none: should a
+/// machine have it among its garbage, housekeeping deletes it. One history of some thousands
+/// meets it.
 ///
 /// [`is_content`]: privicorefs::catalog::Tree::is_content
 #[test]
