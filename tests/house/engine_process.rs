@@ -104,7 +104,7 @@ impl EngineProcess {
 
     /// Stops it in its tracks: connections stay open, nothing is answered.
     pub(crate) fn freeze(&self) {
-        process::signal(self.pid(), Signal::STOP);
+        process::stop(self.pid());
     }
 
     pub(crate) fn thaw(&self) {

@@ -151,6 +151,22 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// Stops a process; when this returns, none of its threads runs. The signal itself reaches a
+/// thread on another processor only when that next enters the kernel.
+#[track_caller]
+pub(crate) fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    let is_stopped = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // The name, in parentheses, may hold anything.
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    };
+    eventually("every thread is stopped", Duration::from_secs(10), || {
+        let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        tasks.all(|task| task.is_ok_and(is_stopped))
+    });
+}
+
 /// Kills a process at once and waits until it is gone.
 #[track_caller]
 pub(crate) fn kill_now(pid: u32) {
