@@ -54,7 +54,7 @@ class Program:
 
     def __init__(self, example, features, options, again):
         """`example`: its name as cargo knows it. `again`: the arguments that show one seed."""
-        self.cargo = ["--locked", "--release", "--example", example, "--features", features]
+        self.cargo = ["--locked", "--release", "--example", example, "--no-default-features", "--features", features]
         self.example, self.options, self.again = example, options, again
 
     def build(self):

@@ -12,22 +12,29 @@
 //! protocol   wire words     crypto  seal/open       env  clock, randomness, tasks, disk     telemetry
 //! ```
 //!
-//! Arrows point down only; `tests/source/layering.rs` enforces it.
+//! Arrows point down only; `tests/source/layering.rs` enforces it. Without the feature `program`
+//! there is what lies below `fuse` alone: the simulator is built so.
 
 // The unit tests share doubles with the test programs, which name the crate so.
 #[cfg(test)]
 extern crate self as privicorefs;
 
 pub mod catalog;
+#[cfg(feature = "program")]
 pub mod cli;
+#[cfg(feature = "program")]
 pub mod config;
 pub mod content;
+#[cfg(feature = "program")]
 pub mod control;
 pub mod crypto;
 pub mod db;
+#[cfg(feature = "program")]
 pub mod engine;
 pub mod env;
+#[cfg(feature = "program")]
 pub mod fuse;
+#[cfg(feature = "program")]
 pub mod mount;
 pub mod privicore;
 pub mod protocol;

@@ -100,6 +100,6 @@ impl Batch {
 /// How a person repeats a seed.
 pub fn repeat(seed: u64, profile: &str) -> String {
     format!(
-        "cargo run --features proof --example simulate -- run --seed {seed} --profile {profile}"
+        "cargo run --no-default-features --features proof --example simulate -- run --seed {seed} --profile {profile}"
     )
 }

@@ -1,7 +1,7 @@
 //! The simulator by hand and for long: one seed with all that happens, a finding made small,
 //! or seeds by the thousand.
 //!
-//! `cargo run --release --features proof --example simulate -- --help`
+//! `cargo run --release --no-default-features --features proof --example simulate -- --help`
 
 #![allow(
     missing_docs,
