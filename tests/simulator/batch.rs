@@ -36,6 +36,13 @@ pub struct Found {
     pub listed: bool,
 }
 
+impl Found {
+    /// The fault that explains it, where that has shown itself in this way before.
+    pub fn known(&self) -> Option<&'static str> {
+        self.fault.filter(|_| self.listed)
+    }
+}
+
 /// Runs a script on the drive.
 pub fn run(script: &Script) -> Report {
     judge::run(&mut Drive::new(script), script)
@@ -82,14 +89,14 @@ impl Batch {
 
     /// What no known fault explains.
     pub fn unknown(&self) -> impl Iterator<Item = (&String, &Found)> {
-        self.findings.iter().filter(|(_, found)| found.fault.is_none() || !found.listed)
+        self.findings.iter().filter(|(_, found)| found.known().is_none())
     }
 
     /// How many findings each known fault explains.
     pub fn explained(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
-        for found in self.findings.values().filter(|found| found.listed) {
-            if let Some(fault) = found.fault {
+        for found in self.findings.values() {
+            if let Some(fault) = found.known() {
                 *counts.entry(fault).or_default() += found.count;
             }
         }

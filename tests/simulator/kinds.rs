@@ -129,28 +129,36 @@ pub fn is_counted(step: &Step) -> bool {
     }
 }
 
+/// The machine that a fate is about.
+pub fn fate_machine(fate: &Fate) -> Machine {
+    *fate_machine_mut(&mut fate.clone())
+}
+
+fn fate_machine_mut(fate: &mut Fate) -> &mut Machine {
+    let (Fate::Mount { on }
+    | Fate::Unmount { on }
+    | Fate::Kill { on, .. }
+    | Fate::PowerCut { on, .. }
+    | Fate::LoseCache { on }
+    | Fate::Backup { on, .. }
+    | Fate::Restore { on, .. }
+    | Fate::SetBack { on, .. }
+    | Fate::Duplicate { on }
+    | Fate::Lose { on }
+    | Fate::Away { on }
+    | Fate::Back { on }
+    | Fate::Clock { on, .. }
+    | Fate::Look { on }
+    | Fate::Housekeep { on }
+    | Fate::Checkpoint { on }) = fate;
+    on
+}
+
 /// The machine that a step is about.
-pub fn machine(step: &Step) -> Option<u8> {
+pub fn machine(step: &Step) -> Option<Machine> {
     match step {
         Step::Do(on, _) => Some(*on),
-        Step::Fate(
-            Fate::Mount { on }
-            | Fate::Unmount { on }
-            | Fate::Kill { on, .. }
-            | Fate::PowerCut { on, .. }
-            | Fate::LoseCache { on }
-            | Fate::Backup { on, .. }
-            | Fate::Restore { on, .. }
-            | Fate::SetBack { on, .. }
-            | Fate::Duplicate { on }
-            | Fate::Lose { on }
-            | Fate::Away { on }
-            | Fate::Back { on }
-            | Fate::Clock { on, .. }
-            | Fate::Look { on }
-            | Fate::Housekeep { on }
-            | Fate::Checkpoint { on },
-        ) => Some(*on),
+        Step::Fate(fate) => Some(fate_machine(fate)),
         _ => None,
     }
 }
@@ -158,25 +166,8 @@ pub fn machine(step: &Step) -> Option<u8> {
 /// The machine that a step names, the one for which the service behaves otherwise included.
 pub fn machine_mut(step: &mut Step) -> Option<&mut Machine> {
     match step {
-        Step::Do(on, _)
-        | Step::Fate(
-            Fate::Mount { on }
-            | Fate::Unmount { on }
-            | Fate::Kill { on, .. }
-            | Fate::PowerCut { on, .. }
-            | Fate::LoseCache { on }
-            | Fate::Backup { on, .. }
-            | Fate::Restore { on, .. }
-            | Fate::SetBack { on, .. }
-            | Fate::Duplicate { on }
-            | Fate::Lose { on }
-            | Fate::Away { on }
-            | Fate::Back { on }
-            | Fate::Clock { on, .. }
-            | Fate::Look { on }
-            | Fate::Housekeep { on }
-            | Fate::Checkpoint { on },
-        ) => Some(on),
+        Step::Do(on, _) => Some(on),
+        Step::Fate(fate) => Some(fate_machine_mut(fate)),
         Step::Service(
             Service::Lag { on, .. } | Service::RollBack { on, .. } | Service::Withhold { on, .. },
         ) => on.as_mut(),
@@ -207,33 +198,41 @@ pub fn size(step: &Step) -> Option<u32> {
     size_mut(&mut step.clone()).copied()
 }
 
+/// The paths that an act names, in its order.
+pub fn act_paths(act: &Act) -> Vec<Path> {
+    act_paths_mut(&mut act.clone()).into_iter().map(std::mem::take).collect()
+}
+
+fn act_paths_mut(act: &mut Act) -> Vec<&mut Path> {
+    match act {
+        Act::Write { at, .. }
+        | Act::Edit { at, .. }
+        | Act::Truncate { at, .. }
+        | Act::Punch { at, .. }
+        | Act::Save { at, .. }
+        | Act::Open { at, .. }
+        | Act::Mkdir { at }
+        | Act::Rmdir { at }
+        | Act::Remove { at }
+        | Act::Symlink { at }
+        | Act::Chmod { at, .. }
+        | Act::Xattr { at, .. }
+        | Act::Fsync { at, .. }
+        | Act::Read { at } => vec![at],
+        Act::Clone { from, to, .. } | Act::Rename { from, to } | Act::Link { from, to } => {
+            vec![from, to]
+        }
+        Act::Exchange { a, b } => vec![a, b],
+        Act::WriteSlot { .. } | Act::Close { .. } | Act::FsyncSlot { .. } | Act::Sync { .. } => {
+            Vec::new()
+        }
+    }
+}
+
 /// The paths that a step names.
 pub fn paths_mut(step: &mut Step) -> Vec<&mut Path> {
     match step {
-        Step::Do(_, act) => match act {
-            Act::Write { at, .. }
-            | Act::Edit { at, .. }
-            | Act::Truncate { at, .. }
-            | Act::Punch { at, .. }
-            | Act::Save { at, .. }
-            | Act::Open { at, .. }
-            | Act::Mkdir { at }
-            | Act::Rmdir { at }
-            | Act::Remove { at }
-            | Act::Symlink { at }
-            | Act::Chmod { at, .. }
-            | Act::Xattr { at, .. }
-            | Act::Fsync { at, .. }
-            | Act::Read { at } => vec![at],
-            Act::Clone { from, to, .. } | Act::Rename { from, to } | Act::Link { from, to } => {
-                vec![from, to]
-            }
-            Act::Exchange { a, b } => vec![a, b],
-            Act::WriteSlot { .. }
-            | Act::Close { .. }
-            | Act::FsyncSlot { .. }
-            | Act::Sync { .. } => Vec::new(),
-        },
+        Step::Do(_, act) => act_paths_mut(act),
         Step::Other(
             OtherAct::Store { at, .. } | OtherAct::Update { at, .. } | OtherAct::Delete { at },
         ) => vec![at],

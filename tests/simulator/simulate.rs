@@ -287,7 +287,7 @@ fn soak(profile: &Profile, first: u64, seeds: u64, seconds: Option<u64>, batch: 
             .iter()
             .map(|(signature, found)| {
                 json!({
-                    "seed": found.seed, "signature": signature, "known": found.listed,
+                    "seed": found.seed, "signature": signature, "known": found.known().is_some(),
                     "fault": found.fault, "count": found.count, "text": found.text,
                 })
             })

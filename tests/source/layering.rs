@@ -166,6 +166,17 @@ fn nobody_reaches_over_a_parent() {
     assert_eq!(wrong, [] as [PathBuf; 0]);
 }
 
+/// The files of some layers whose code, tests aside, `does` something.
+fn files_of(layers: &[&str], does: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let is_of = |path: &Path| {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        module_of(path).is_some_and(|module| layers.contains(&module.as_str())) && name != "tests"
+    };
+    let found =
+        sources().into_iter().filter(|(path, text)| is_of(path) && does(without_tests(text)));
+    found.map(|(path, _)| path).collect()
+}
+
 /// The layers below the kernel binding, whose files a test must be able to replace. (The
 /// local database names its folder only; the crate beneath it opens the files.)
 const ON_THE_DISK_OF_ENV: [&str; 5] = ["vfs", "catalog", "content", "store", "db"];
@@ -184,17 +195,7 @@ fn reaches_files(code: &str) -> bool {
 
 #[test]
 fn layers_below_the_kernel_binding_reach_files_through_the_disk_of_env() {
-    let below = |path: &Path| {
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        module_of(path).is_some_and(|module| ON_THE_DISK_OF_ENV.contains(&module.as_str()))
-            && name != "tests"
-    };
-    let wrong: Vec<_> = sources()
-        .into_iter()
-        .filter(|(path, text)| below(path) && reaches_files(without_tests(text)))
-        .map(|(path, _)| path)
-        .collect();
-    assert_eq!(wrong, [] as [PathBuf; 0]);
+    assert_eq!(files_of(&ON_THE_DISK_OF_ENV, reaches_files), [] as [PathBuf; 0]);
 }
 
 #[test]
@@ -244,17 +245,7 @@ fn starts_work(code: &str) -> bool {
 
 #[test]
 fn layers_below_the_kernel_binding_start_work_through_the_tasks_of_env() {
-    let below = |path: &Path| {
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        module_of(path).is_some_and(|module| ON_THE_TASKS_OF_ENV.contains(&module.as_str()))
-            && name != "tests"
-    };
-    let wrong: Vec<_> = sources()
-        .into_iter()
-        .filter(|(path, text)| below(path) && starts_work(without_tests(text)))
-        .map(|(path, _)| path)
-        .collect();
-    assert_eq!(wrong, [] as [PathBuf; 0]);
+    assert_eq!(files_of(&ON_THE_TASKS_OF_ENV, starts_work), [] as [PathBuf; 0]);
 }
 
 #[test]

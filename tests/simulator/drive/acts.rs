@@ -7,6 +7,7 @@ use privicorefs::vfs::{
 };
 
 use super::super::company::{Act, CELL, Content, Event, Failure, Machine, Outcome, Stamp};
+use super::super::kinds;
 use super::tree::{CALLER, child, parent, resolve, what, what_ino};
 use super::{NEVER, World, cells, failure};
 
@@ -38,7 +39,11 @@ impl World {
         };
         let (vfs, process) = (running.vfs.clone(), running.process.clone());
         let slots = running.slots.clone();
-        outcome.shown = subjects(act).iter().map(|at| ((*at).clone(), what(&vfs, at))).collect();
+        let show = |at: String| {
+            let shown = what(&vfs, &at);
+            (at, shown)
+        };
+        outcome.shown = kinds::act_paths(act).into_iter().map(show).collect();
         if let Act::WriteSlot { slot, .. } | Act::Close { slot } | Act::FsyncSlot { slot } = act
             && let Some((ino, _)) = slots.get(slot)
         {
@@ -90,32 +95,6 @@ impl World {
                 running.slots.remove(&slot);
             }
             running.slots.extend(done.opened);
-        }
-    }
-}
-
-fn subjects(act: &Act) -> Vec<&String> {
-    match act {
-        Act::Write { at, .. }
-        | Act::Edit { at, .. }
-        | Act::Truncate { at, .. }
-        | Act::Punch { at, .. }
-        | Act::Save { at, .. }
-        | Act::Open { at, .. }
-        | Act::Mkdir { at }
-        | Act::Rmdir { at }
-        | Act::Remove { at }
-        | Act::Symlink { at }
-        | Act::Chmod { at, .. }
-        | Act::Xattr { at, .. }
-        | Act::Fsync { at, .. }
-        | Act::Read { at } => vec![at],
-        Act::Clone { from, to, .. } | Act::Rename { from, to } | Act::Link { from, to } => {
-            vec![from, to]
-        }
-        Act::Exchange { a, b } => vec![a, b],
-        Act::WriteSlot { .. } | Act::Close { .. } | Act::FsyncSlot { .. } | Act::Sync { .. } => {
-            Vec::new()
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use privicorefs::vfs::Vfs;
 use tokio::time::timeout;
 
 use super::super::company::{Event, Final, Observer, Service as Order, View};
@@ -53,9 +54,7 @@ impl World {
         for at in 0..self.machines.len() {
             let Some(running) = &self.machines[at].running else { continue };
             let who = Observer::Machine(self.machines[at].number);
-            let vfs = running.vfs.clone();
-            let seen = timeout(NEVER, tree::view(&vfs)).await;
-            let seen = seen.unwrap_or_else(|_| Err("reading never ends".into()));
+            let seen = look(&running.vfs).await;
             views.entry(who).or_insert(seen);
         }
         self.listen();
@@ -98,18 +97,22 @@ impl World {
         let settings = self.machines.first().ok_or("no machine")?.settings;
         let seed = seed_of(&[self.seed, number as u64]);
         let mut newcomer = Machine::new(u8::MAX, settings, seed, self.began);
-        let service = self.service.clone();
-        let mounted = timeout(NEVER, newcomer.mount(&service, &self.key)).await;
-        let seen = match (mounted, &newcomer.running) {
-            (Ok(Ok(())), Some(running)) => {
-                let seen = timeout(NEVER, tree::view(&running.vfs)).await;
-                seen.unwrap_or_else(|_| Err("reading never ends".into()))
-            }
-            (Ok(Err(error)), _) => Err(format!("cannot be mounted: {error}")),
-            _ => Err("the mount never answers".into()),
+        let seen = match self.arrive(&mut newcomer).await {
+            Ok(vfs) => look(&vfs).await,
+            Err(why) => Err(why),
         };
         newcomer.kill();
         seen
+    }
+
+    /// A new machine mounts.
+    async fn arrive(&self, machine: &mut Machine) -> Result<Arc<Vfs>, String> {
+        let mounted = timeout(NEVER, machine.mount(&self.service, &self.key)).await;
+        match (mounted, &machine.running) {
+            (Ok(Ok(())), Some(running)) => Ok(running.vfs.clone()),
+            (Ok(Err(error)), _) => Err(format!("cannot be mounted: {error}")),
+            _ => Err("the mount never answers".into()),
+        }
     }
 
     /// What a new machine sees that has the key and the login.
@@ -119,25 +122,27 @@ impl World {
     ) -> Option<Machine> {
         let settings = self.machines.first()?.settings;
         let mut fresh = Machine::new(u8::MAX, settings, self.seed, self.began);
-        let service = self.service.clone();
-        let mounted = timeout(NEVER, fresh.mount(&service, &self.key)).await;
-        let seen = match (mounted, &fresh.running) {
-            (Ok(Ok(())), Some(running)) => {
-                let vfs = running.vfs.clone();
+        let seen = match self.arrive(&mut fresh).await {
+            Ok(vfs) => {
                 // Files of other clients are looked for beside the mount.
                 vfs.hint_changes();
                 tokio::time::sleep(Duration::from_secs(60)).await;
-                let seen = timeout(NEVER, tree::view(&vfs)).await;
+                let seen = look(&vfs).await;
                 let says = vfs.status().catalog;
                 if says != "ok" {
                     self.events.push(Event::Reported { on: u8::MAX, text: says });
                 }
-                seen.unwrap_or_else(|_| Err("reading never ends".into()))
+                seen
             }
-            (Ok(Err(error)), _) => Err(format!("cannot be mounted: {error}")),
-            _ => Err("the mount never answers".into()),
+            Err(why) => Err(why),
         };
         views.insert(Observer::Fresh, seen);
         Some(fresh)
     }
+}
+
+/// Everything that a machine shows.
+async fn look(vfs: &Arc<Vfs>) -> Result<View, String> {
+    let seen = timeout(NEVER, tree::view(vfs)).await;
+    seen.unwrap_or_else(|_| Err("reading never ends".into()))
 }

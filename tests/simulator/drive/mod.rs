@@ -22,6 +22,7 @@ use self::machine::{Backup, Doom, Machine};
 use super::company::{
     Abilities, CELL, Company, Event, Failure, Fate, Final, Moment, OtherAct, Outcome, Script, Step,
 };
+use super::kinds;
 use super::random::seed_of;
 use super::service::Service;
 use super::tasks;
@@ -144,23 +145,8 @@ impl World {
     }
 
     async fn fate(&mut self, number: usize, fate: &Fate) -> Option<Failure> {
-        let (Fate::Mount { on }
-        | Fate::Unmount { on }
-        | Fate::Kill { on, .. }
-        | Fate::PowerCut { on, .. }
-        | Fate::LoseCache { on }
-        | Fate::Backup { on, .. }
-        | Fate::Restore { on, .. }
-        | Fate::SetBack { on, .. }
-        | Fate::Duplicate { on }
-        | Fate::Lose { on }
-        | Fate::Away { on }
-        | Fate::Back { on }
-        | Fate::Clock { on, .. }
-        | Fate::Look { on }
-        | Fate::Housekeep { on }
-        | Fate::Checkpoint { on }) = fate;
-        let at = usize::from(*on);
+        let on = kinds::fate_machine(fate);
+        let at = usize::from(on);
         if self.machines.get(at).is_none_or(|machine| machine.lost) {
             return Some(Failure::NotMounted);
         }
@@ -180,7 +166,7 @@ impl World {
             Fate::LoseCache { .. } => {
                 self.machines[at].kill();
                 self.machines[at].lose_cache();
-                self.service.watch(number, *on, true);
+                self.service.watch(number, on, true);
             }
             Fate::Backup { slot, .. } => {
                 let backup = self.machines[at].backup();
@@ -198,11 +184,11 @@ impl World {
                 self.machines[at].kill();
                 self.machines[at].lost = true;
             }
-            Fate::Away { .. } => self.service.set_away(*on, Some(number)),
-            Fate::Back { .. } => self.service.set_away(*on, None),
+            Fate::Away { .. } => self.service.set_away(on, Some(number)),
+            Fate::Back { .. } => self.service.set_away(on, None),
             Fate::Clock { ms, .. } => {
                 self.machines[at].clock.jump(*ms);
-                self.service.watch(number, *on, false);
+                self.service.watch(number, on, false);
             }
             Fate::Look { .. } | Fate::Housekeep { .. } | Fate::Checkpoint { .. } => {
                 return self.chore(at, fate).await;

@@ -426,7 +426,7 @@ impl History {
     }
 
     fn fate(&mut self, number: usize, fate: &Fate, outcome: &Outcome) {
-        let on = kinds::machine(&Step::Fate(fate.clone()));
+        let on = Some(kinds::fate_machine(fate));
         if kinds::is_counted(&Step::Fate(fate.clone())) {
             self.last_fate.insert(on, kinds::fate_kind(fate));
         }

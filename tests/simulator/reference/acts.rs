@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::company::{Act, Content, Event, Failure, Outcome, Stamp, Stored, What};
 use super::super::judge::contents;
+use super::super::kinds;
 use super::super::planted::{self, Planted};
 use super::tree::{Change, Id, Kind, Place, ROOT, Tree};
 use super::{Reference, token};
@@ -17,7 +18,11 @@ impl Reference {
             return;
         }
         let tree = Tree::of(&self.machines[on].knows());
-        outcome.shown = paths(act).iter().map(|at| ((*at).clone(), what(&tree, at))).collect();
+        let show = |at: String| {
+            let shown = what(&tree, &at);
+            (at, shown)
+        };
+        outcome.shown = kinds::act_paths(act).into_iter().map(show).collect();
         if let Act::WriteSlot { slot, .. } | Act::Close { slot } | Act::FsyncSlot { slot } = act
             && let Some(object) = self.machines[on].slots.get(slot)
         {
@@ -369,30 +374,6 @@ impl Reference {
 
 fn refused(errno: &str) -> Failure {
     Failure::Refused { errno: errno.to_owned() }
-}
-
-fn paths(act: &Act) -> Vec<&String> {
-    match act {
-        Act::Write { at, .. }
-        | Act::Edit { at, .. }
-        | Act::Truncate { at, .. }
-        | Act::Punch { at, .. }
-        | Act::Save { at, .. }
-        | Act::Open { at, .. }
-        | Act::Mkdir { at }
-        | Act::Rmdir { at }
-        | Act::Remove { at }
-        | Act::Symlink { at }
-        | Act::Chmod { at, .. }
-        | Act::Xattr { at, .. }
-        | Act::Fsync { at, .. }
-        | Act::Read { at } => vec![at],
-        Act::Clone { from, to, .. } | Act::Rename { from, to } | Act::Link { from, to } => {
-            vec![from, to]
-        }
-        Act::Exchange { a, b } => vec![a, b],
-        _ => Vec::new(),
-    }
 }
 
 fn find(tree: &Tree, path: &str) -> Option<Place> {

@@ -17,6 +17,7 @@ use super::company::{
     Abilities, Company, Entry, Event, Failure, Fate, Final, Machine as Number, Moment, Observer,
     OtherAct, Outcome, Path, Script, Service, Step, Stored, View,
 };
+use super::kinds;
 use super::planted::{Lies, Planted};
 use super::random::{Draws, seed_of};
 
@@ -62,9 +63,8 @@ pub struct Reference {
     down: u64,
     /// What leaves something out, for whom, and all that came to the vault after which time.
     lie: Option<(usize, Option<Number>, u64)>,
-    /// The service has hidden something, and has lied otherwise.
-    hid: bool,
-    lied: bool,
+    /// What the service has done so far.
+    lies: Lies,
     was_down: bool,
     events: Vec<Event>,
 }
@@ -84,8 +84,7 @@ impl Reference {
             others: BTreeMap::new(),
             down: 0,
             lie: None,
-            hid: false,
-            lied: false,
+            lies: Lies::default(),
             was_down: false,
             events: Vec::new(),
         }
@@ -155,7 +154,7 @@ impl Reference {
             }
             _ => return,
         };
-        self.hid = true;
+        self.lies.hid = true;
     }
 
     /// Takes in what others published. A machine that knows of something that the service
@@ -246,7 +245,7 @@ impl Reference {
     }
 
     fn fate(&mut self, number: usize, fate: &Fate) -> Option<Failure> {
-        let on = usize::from(super::kinds::machine(&Step::Fate(fate.clone())).unwrap_or_default());
+        let on = usize::from(kinds::fate_machine(fate));
         if self.machines.get(on).is_none_or(|machine| machine.lost) {
             return Some(Failure::NotMounted);
         }
@@ -396,7 +395,7 @@ impl Company for Reference {
                 }
                 Service::Slow { .. } | Service::Lag { .. } => self.cry(),
                 Service::RollBack { .. } | Service::Withhold { .. } => self.hide(number, service),
-                _ => self.lied |= super::kinds::is_lie(service),
+                _ => self.lies.lied |= kinds::is_lie(service),
             },
             Step::Newcomer => outcome.newcomer = Some(self.newcomer()),
             Step::Wait { ms } => self.pass(*ms),
@@ -433,8 +432,7 @@ impl Company for Reference {
         views.insert(Observer::Fresh, Ok(fresh));
         let events = std::mem::take(&mut self.events);
         let mut ending = Final { views, stored, events };
-        let lies = Lies { hid: self.hid, lied: self.lied };
-        super::planted::spoil_ending(self.planted, lies, &mut ending);
+        super::planted::spoil_ending(self.planted, self.lies, &mut ending);
         ending
     }
 
