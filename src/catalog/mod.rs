@@ -29,6 +29,7 @@ pub mod cleared;
 pub mod discover;
 pub mod folders;
 pub mod follow;
+pub mod format;
 pub mod hlc;
 pub mod keys;
 pub mod merge;

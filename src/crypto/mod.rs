@@ -1,10 +1,12 @@
 //! Sealing and opening: the one place that names a cipher.
 //!
-//! One 32-byte [`MasterKey`] per vault. Two uses, kept apart:
+//! One 32-byte [`MasterKey`] per vault. Three uses, kept apart:
 //!
 //! * [`PayloadCipher`] seals what goes to the vault: `IV(12) | AES-256-GCM ciphertext |
 //!   tag(16)` under the master key itself, because that is what every other Privicore
 //!   client reads. [`StreamSealer`] and [`StreamOpener`] do the same in pieces.
+//! * [`CatalogKeys`] holds HKDF-SHA256 subkeys of it for the catalog in the vault, one for each
+//!   kind of payload and writer, and what authenticates part lists and marks.
 //! * [`LocalKeys`] holds HKDF-SHA256 subkeys of it for what lies on this machine
 //!   (staging, cache, journal, database), for keyed lookup names, and for the marks that
 //!   let a drive recognise its own uploads. Nothing local is ever sealed under the
@@ -24,12 +26,16 @@
 //! ring keeps expanded keys in memory without wiping them; the bytes that this module
 //! holds itself are wiped when dropped.
 
+mod catalog;
+mod identity;
 mod key;
 mod local;
 mod nonce;
 mod payload;
 mod stream;
 
+pub use catalog::CatalogKeys;
+pub use identity::Identity;
 pub use key::{KeyError, MasterKey};
 pub use local::{LocalKeys, RecordKey};
 pub use payload::{PayloadCipher, sealed_len};

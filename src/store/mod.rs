@@ -32,6 +32,8 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
+use crate::crypto::Identity;
+
 pub use hold::{Hold, Holding};
 pub use limit::Limit;
 #[cfg(test)]
@@ -64,6 +66,15 @@ impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Where a payload is, and what it must be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Reference {
+    /// Its token.
+    pub token: Token,
+    /// What it is.
+    pub identity: Identity,
 }
 
 /// File meta as `configure-file-meta` takes it (protocol C.4.5). Readable by the service.
