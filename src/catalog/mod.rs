@@ -26,6 +26,7 @@
 mod attributes;
 pub mod checkpoint;
 pub mod cleared;
+pub mod conflict;
 pub mod discover;
 pub mod folders;
 pub mod follow;
