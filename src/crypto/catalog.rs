@@ -4,12 +4,12 @@
 
 use std::fmt;
 
-use ring::aead::{Aad, Nonce};
 use ring::{hkdf, hmac};
 use zeroize::Zeroizing;
 
-use super::payload::ring_key;
-use super::{CryptoError, IV_LEN, MasterKey, OVERHEAD};
+use super::key::expand;
+use super::payload::{open_under, ring_key, seal_under};
+use super::{CryptoError, IV_LEN, MasterKey};
 use crate::env::Random;
 
 /// Salt of all subkeys of the second format.
@@ -33,9 +33,9 @@ impl CatalogKeys {
     /// Derives them.
     pub fn new(master: &MasterKey) -> Self {
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(master.bytes());
-        let mac = |info: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, &*expand::<32>(&root, &[info]));
+        let mac = |info: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, &*subkey::<32>(&root, &[info]));
         let (marks, part_lists) = (mac(b"mark"), mac(b"part list"));
-        let id = *expand::<8>(&root, &[b"key id"]);
+        let id = *subkey::<8>(&root, &[b"key id"]);
         Self { root, id, marks, part_lists }
     }
 
@@ -46,7 +46,6 @@ impl CatalogKeys {
 
     /// Seals `plain` as `IV | ciphertext | tag` under the subkey of a kind of payload (a word)
     /// and a writer, with `aad` as associated data.
-    #[allow(clippy::expect_used, reason = "an IV has 12 bytes, a payload less than 64 GiB")]
     pub fn seal(
         &self,
         random: &dyn Random,
@@ -54,17 +53,9 @@ impl CatalogKeys {
         aad: &[u8],
         plain: &[u8],
     ) -> Vec<u8> {
-        let mut sealed = Vec::with_capacity(plain.len() + OVERHEAD);
-        sealed.resize(IV_LEN, 0);
-        random.fill(&mut sealed);
-        let nonce = Nonce::try_assume_unique_for_key(&sealed).expect("an IV of 12 bytes");
-        sealed.extend_from_slice(plain);
-        let tag = self
-            .of_writer(kind, writer)
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed[IV_LEN..])
-            .expect("a payload shorter than 64 GiB");
-        sealed.extend_from_slice(tag.as_ref());
-        sealed
+        let mut iv = [0; IV_LEN];
+        random.fill(&mut iv);
+        seal_under(&self.of_writer(kind, writer), iv, aad, plain)
     }
 
     /// Opens what [`CatalogKeys::seal`] made for the same kind, writer and `aad`.
@@ -74,22 +65,11 @@ impl CatalogKeys {
         aad: &[u8],
         sealed: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        if sealed.len() < OVERHEAD {
-            return Err(CryptoError::TooShort);
-        }
-        let (iv, text) = sealed.split_at(IV_LEN);
-        let nonce =
-            Nonce::try_assume_unique_for_key(iv).map_err(|_| CryptoError::Authentication)?;
-        let mut plain = text.to_vec();
-        let key = self.of_writer(kind, writer);
-        let opened = key.open_in_place(nonce, Aad::from(aad), &mut plain);
-        let len = opened.map_err(|_| CryptoError::Authentication)?.len();
-        plain.truncate(len);
-        Ok(plain)
+        open_under(&self.of_writer(kind, writer), aad, sealed)
     }
 
     fn of_writer(&self, kind: &str, writer: u64) -> ring::aead::LessSafeKey {
-        ring_key(&expand(&self.root, &[kind.as_bytes(), &writer.to_be_bytes()]))
+        ring_key(&subkey(&self.root, &[kind.as_bytes(), &writer.to_be_bytes()]))
     }
 
     /// The last half of a mark whose first half is `random` (docs/format.md, 1), without regard to
@@ -113,24 +93,18 @@ impl CatalogKeys {
     }
 }
 
-#[allow(clippy::expect_used, reason = "HKDF fails only for more than 8160 bytes")]
-fn expand<const N: usize>(root: &hkdf::Prk, info: &[&[u8]]) -> Zeroizing<[u8; N]> {
-    struct Len(usize);
-    impl hkdf::KeyType for Len {
-        fn len(&self) -> usize {
-            self.0
-        }
-    }
+fn subkey<const N: usize>(root: &hkdf::Prk, info: &[&[u8]]) -> Zeroizing<[u8; N]> {
     let mut out = Zeroizing::new([0; N]);
-    root.expand(info, Len(N))
-        .and_then(|okm| okm.fill(&mut out[..]))
-        .expect("an HKDF output of ordinary length");
+    expand(root, info, &mut out[..]);
     out
 }
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::HEXLOWER;
+
     use super::*;
+    use crate::crypto::OVERHEAD;
     use crate::crypto::PayloadCipher;
     use crate::env::doubles::{SeededRandom, seeded_env};
 
@@ -162,10 +136,9 @@ mod tests {
     #[test]
     fn subkeys_are_those_of_the_document() {
         let keys = CatalogKeys::new(&MasterKey::from_bytes([0x11; 32]));
-        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(hex(&keys.id()), KEY_ID);
-        assert_eq!(hex(&keys.mark(&[1, 2, 3, 4, 5, 6, 7, 8])), MARK);
-        assert_eq!(hex(&keys.part_list_mac(b"list")), MAC);
+        assert_eq!(HEXLOWER.encode(&keys.id()), KEY_ID);
+        assert_eq!(HEXLOWER.encode(&keys.mark(&[1, 2, 3, 4, 5, 6, 7, 8])), MARK);
+        assert_eq!(HEXLOWER.encode(&keys.part_list_mac(b"list")), MAC);
     }
     const KEY_ID: &str = "41fafab956128bda";
     const MARK: &str = "df5f0d8783c80005";

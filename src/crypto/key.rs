@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use ring::hkdf;
 use zeroize::Zeroizing;
 
@@ -58,6 +59,20 @@ pub enum KeyError {
         /// The key file.
         path: PathBuf,
     },
+}
+
+/// Fills `out` with the subkey of `root` that `info` names.
+#[allow(clippy::expect_used, reason = "HKDF fails only for more than 8160 bytes")]
+pub(super) fn expand(root: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) {
+    struct Len(usize);
+    impl hkdf::KeyType for Len {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    root.expand(info, Len(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .expect("an HKDF output of ordinary length");
 }
 
 /// The vault's 256-bit key. Wiped when dropped; `Debug` shows nothing of it.
@@ -118,24 +133,13 @@ impl MasterKey {
     pub fn key_id(&self) -> String {
         let mut id = [0; 4];
         self.derive("key id", &mut id);
-        id.iter().map(|b| format!("{b:02x}")).collect()
+        HEXLOWER.encode(&id)
     }
 
     /// Fills `out` with the HKDF-SHA256 subkey called `label`.
-    #[allow(clippy::expect_used, reason = "HKDF fails only for more than 8160 bytes")]
     pub(super) fn derive(&self, label: &str, out: &mut [u8]) {
-        struct Len(usize);
-        impl hkdf::KeyType for Len {
-            fn len(&self) -> usize {
-                self.0
-            }
-        }
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"privicorefs v1");
-        let info = [label.as_bytes()];
-        salt.extract(&self.0[..])
-            .expand(&info, Len(out.len()))
-            .and_then(|okm| okm.fill(out))
-            .expect("an HKDF output of ordinary length");
+        expand(&salt.extract(&self.0[..]), &[label.as_bytes()], out);
     }
 
     /// The key itself, for the payload cipher only.

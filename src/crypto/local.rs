@@ -7,8 +7,8 @@ use ring::hmac;
 use zeroize::Zeroizing;
 
 use super::nonce::NoncePool;
-use super::payload::ring_key;
-use super::{CryptoError, IV_LEN, MasterKey, OVERHEAD, TAG_LEN};
+use super::payload::{open_under, ring_key, seal_under};
+use super::{CryptoError, IV_LEN, MasterKey, TAG_LEN};
 use crate::env::Random;
 
 /// Subkeys for local data, one per purpose. Cheap to share (`Arc`), costly to make.
@@ -50,37 +50,13 @@ impl LocalKeys {
     /// Seals one value as `nonce(12) | ciphertext | tag(16)`. `aad` is what the value
     /// belongs to (its database key, for example): it must be the same to open it, so a
     /// value moved elsewhere does not open. Always pass the process's own `random`.
-    #[allow(clippy::expect_used, reason = "a value is far shorter than AES-GCM's 64 GiB")]
     pub fn seal_value(&self, random: &dyn Random, aad: &[u8], plain: &[u8]) -> Vec<u8> {
-        let nonce = self.nonces.one(random);
-        let mut sealed = Vec::with_capacity(plain.len() + OVERHEAD);
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(plain);
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self
-            .values
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed[IV_LEN..])
-            .expect("a value shorter than 64 GiB");
-        sealed.extend_from_slice(tag.as_ref());
-        sealed
+        seal_under(&self.values, self.nonces.one(random), aad, plain)
     }
 
     /// Opens what [`seal_value`](Self::seal_value) made with the same `aad`.
     pub fn open_value(&self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        if sealed.len() < OVERHEAD {
-            return Err(CryptoError::TooShort);
-        }
-        let (nonce, text) = sealed.split_at(IV_LEN);
-        let nonce =
-            Nonce::try_assume_unique_for_key(nonce).map_err(|_| CryptoError::Authentication)?;
-        let mut plain = text.to_vec();
-        let len = self
-            .values
-            .open_in_place(nonce, Aad::from(aad), &mut plain)
-            .map_err(|_| CryptoError::Authentication)?
-            .len();
-        plain.truncate(len);
-        Ok(plain)
+        open_under(&self.values, aad, sealed)
     }
 
     /// The keyed lookup name of `name` in the folder `parent`: equal for equal names,
@@ -193,6 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::crypto::OVERHEAD;
     use crate::env::doubles::{SeededRandom, seeded_env};
 
     fn keys(byte: u8) -> LocalKeys {

@@ -103,6 +103,44 @@ impl PayloadCipher {
     }
 }
 
+/// Seals `plain` as `nonce | ciphertext | tag` into one new allocation, with `aad` as associated
+/// data.
+#[allow(clippy::expect_used, reason = "what is in memory is shorter than AES-GCM's 64 GiB")]
+pub(super) fn seal_under(
+    key: &LessSafeKey,
+    nonce: [u8; IV_LEN],
+    aad: &[u8],
+    plain: &[u8],
+) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(plain.len() + OVERHEAD);
+    sealed.extend_from_slice(&nonce);
+    sealed.extend_from_slice(plain);
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    let tag = key
+        .seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed[IV_LEN..])
+        .expect("shorter than 64 GiB");
+    sealed.extend_from_slice(tag.as_ref());
+    sealed
+}
+
+/// Opens what [`seal_under`] made with the same `aad`.
+pub(super) fn open_under(
+    key: &LessSafeKey,
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<Vec<u8>, CryptoError> {
+    if sealed.len() < OVERHEAD {
+        return Err(CryptoError::TooShort);
+    }
+    let (nonce, text) = sealed.split_at(IV_LEN);
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| CryptoError::Authentication)?;
+    let mut plain = text.to_vec();
+    let opened = key.open_in_place(nonce, Aad::from(aad), &mut plain);
+    let len = opened.map_err(|_| CryptoError::Authentication)?.len();
+    plain.truncate(len);
+    Ok(plain)
+}
+
 /// ring's form of a 256-bit key.
 #[allow(clippy::expect_used, reason = "ring refuses only keys of another length")]
 pub(super) fn ring_key(bytes: &[u8; 32]) -> LessSafeKey {
