@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use ring::digest;
 
 use super::ConfigError;
@@ -32,8 +33,7 @@ pub(super) fn vault_id(parts: &[&[u8]]) -> String {
         context.update(&(part.len() as u64).to_le_bytes());
         context.update(part);
     }
-    let hex: String = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    hex[..ID_DIGITS].to_owned()
+    HEXLOWER.encode(context.finish().as_ref())[..ID_DIGITS].to_owned()
 }
 
 /// Absolute, and canonical as far as it exists: the same folder gives the same path

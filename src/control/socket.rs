@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use ring::digest;
 
 /// Hex digits of a mount point's hash in a socket's name: short enough for the 108 bytes
@@ -66,8 +67,7 @@ fn private_dir(dir: &Path) -> io::Result<()> {
 /// The socket's file name for a mount point, which must be canonical.
 pub fn socket_name(mount_point: &Path) -> String {
     let hash = digest::digest(&digest::SHA256, mount_point.as_os_str().as_bytes());
-    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}.sock", &hex[..NAME_DIGITS])
+    format!("{}.sock", &HEXLOWER.encode(hash.as_ref())[..NAME_DIGITS])
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -71,8 +72,8 @@ pub(super) fn open(dir: &Path, env: &Env) -> Result<Vault, MountError> {
 fn new_login(path: &Path, env: &Env) -> Result<LoginFile, MountError> {
     let mut random = Zeroizing::new([0; 32]);
     env.random.fill(&mut random[..]);
-    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let login = LoginFile { username: USERNAME.to_owned(), password: hex };
+    let password = HEXLOWER.encode(&random[..]);
+    let login = LoginFile { username: USERNAME.to_owned(), password };
     write_private(path, &login).map_err(at(path))?;
     Ok(login)
 }

@@ -5,6 +5,7 @@
 //! compares without regard to case, a writer uses [`VERSION`] and lower case.
 
 use blake2::{Blake2b512, Digest};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use thiserror::Error;
 
 /// Version tag that every current source gives.
@@ -38,11 +39,7 @@ pub fn encode(key: &[u8; KEY_LEN]) -> String {
     bytes.extend_from_slice(key);
     let sum = Blake2b512::digest(&bytes);
     bytes.extend_from_slice(&sum);
-    bytes.iter().fold(String::with_capacity(TEXT_LEN), |mut text, byte| {
-        text.push(hex_digit(byte >> 4));
-        text.push(hex_digit(byte & 15));
-        text
-    })
+    HEXLOWER.encode(&bytes)
 }
 
 /// The Curve25519 key inside a text form, its version and checksum verified.
@@ -50,7 +47,8 @@ pub fn encode(key: &[u8; KEY_LEN]) -> String {
 /// # Errors
 /// [`KeyFormatError`], by what is wrong with it.
 pub fn parse(text: &str) -> Result<[u8; KEY_LEN], KeyFormatError> {
-    let bytes = unhex(text).ok_or(KeyFormatError::NotHex)?;
+    let digits = HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+    let bytes = digits.map_err(|_| KeyFormatError::NotHex)?;
     if bytes.len() != TEXT_LEN / 2 {
         return Err(KeyFormatError::NotHex);
     }
@@ -63,17 +61,6 @@ pub fn parse(text: &str) -> Result<[u8; KEY_LEN], KeyFormatError> {
         return Err(KeyFormatError::Checksum);
     }
     key.try_into().map_err(|_| KeyFormatError::NotHex)
-}
-
-fn hex_digit(nibble: u8) -> char {
-    char::from_digit(u32::from(nibble), 16).unwrap_or('0')
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
-    let digits = digits?;
-    (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 #[cfg(test)]

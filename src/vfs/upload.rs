@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures_util::{Stream, StreamExt, stream};
 
 use super::approval::{Slot, hold_of};
@@ -604,7 +605,7 @@ impl Vfs {
             return lossy(context);
         }
         let tag = self.remote.keys.tag("long-context", context);
-        let mark: String = tag[..8].iter().map(|b| format!("{b:02x}")).collect();
+        let mark = HEXLOWER.encode(&tag[..8]);
         format!("{}~{mark}", lossy(truncate_utf8(context, META_LIMIT - 17)))
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use privicorefs::catalog::conflict::tree::{Entry, Objects};
 use privicorefs::catalog::format::{Record, Subject};
 use proptest::prelude::*;
@@ -16,10 +17,6 @@ use crate::house::{process::run_ok, python, repository};
 /// Histories that are compared; of each, all of its records and two parts of them.
 const HISTORIES: usize = 150;
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The tree as `reader.py` prints it.
 fn shown(records: &[Record]) -> Value {
     let entry = |entry: &Entry| {
@@ -28,13 +25,13 @@ fn shown(records: &[Record]) -> Value {
             Subject::File(number) => (1, number),
             Subject::Folder(number) => (2, number),
         };
-        let version = entry.version.map(|version| hex(&version.0));
+        let version = entry.version.map(|version| HEXLOWER.encode(&version.0));
         json!({"type": kind, "number": number, "version": version, "link": entry.link})
     };
     let tree = Objects::of(records).tree();
     let folders = tree.iter().map(|(folder, entries)| {
         let entries: BTreeMap<String, Value> =
-            entries.iter().map(|(name, found)| (hex(name), entry(found))).collect();
+            entries.iter().map(|(name, found)| (HEXLOWER.encode(name), entry(found))).collect();
         (folder.to_string(), json!(entries))
     });
     folders.collect::<serde_json::Map<_, _>>().into()
@@ -56,8 +53,10 @@ fn an_independent_reader_comes_to_the_same_tree() {
     }
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("records.json");
-    let bytes: Vec<Vec<String>> =
-        sets.iter().map(|records| records.iter().map(|r| hex(&r.encode())).collect()).collect();
+    let bytes: Vec<Vec<String>> = sets
+        .iter()
+        .map(|records| records.iter().map(|r| HEXLOWER.encode(&r.encode())).collect())
+        .collect();
     std::fs::write(&file, serde_json::to_vec(&bytes).unwrap()).unwrap();
     let mut reader = python();
     reader.arg(repository("tests/independent/reader.py")).arg("--records").arg(&file).arg("names");

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine;
+use data_encoding::HEXLOWER;
 use privicorefs::catalog::format::cbor::Item;
 use privicorefs::catalog::format::part_list::PartList;
 use privicorefs::catalog::format::payload::{new_mark, seal};
@@ -66,7 +67,7 @@ impl Vault {
     }
 
     fn hidden(&self, what: &str) -> String {
-        let id: String = self.catalog.id().iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = HEXLOWER.encode(&self.catalog.id());
         format!(".privicorefs/2/{id}/{what}")
     }
 
@@ -169,7 +170,7 @@ impl Vault {
     fn read(&self, dir: &Path, command: &[&str]) -> Value {
         let (vault, key) = (dir.join("vault.json"), dir.join("key"));
         fs::write(&vault, serde_json::to_vec(&self.tokens).unwrap()).unwrap();
-        let digits: String = self.key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = HEXLOWER.encode(&self.key);
         fs::write(&key, format!("{digits}\n")).unwrap();
         let mut reader = python();
         reader.arg(repository("tests/independent/reader.py")).arg("--vault").arg(&vault);
@@ -184,8 +185,7 @@ fn whole(base: Reference) -> Place {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
 }
 
 /// The first segment of a vault.

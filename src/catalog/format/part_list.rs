@@ -1,10 +1,11 @@
 //! Part lists: the payload of a split file's visible token (docs/format.md, 7). JSON, so that
 //! whoever has the key can join the parts without this program.
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::cbor::Item;
-use super::payload::{Identity, KeyId, Reference, hex, unhex};
+use super::payload::{Identity, KeyId, Reference};
 use crate::crypto::CatalogKeys;
 use crate::store::Token;
 
@@ -69,7 +70,7 @@ impl PartList {
         let pin = |part: &Option<Reference>| match part {
             None => (0, String::new(), String::new(), String::new()),
             Some(Reference { identity: Identity { len, iv, tag, key }, .. }) => {
-                (*len, hex(iv), hex(tag), hex(key))
+                (*len, HEXLOWER.encode(iv), HEXLOWER.encode(tag), HEXLOWER.encode(key))
             }
         };
         let token = |part: &Option<Reference>| {
@@ -82,7 +83,7 @@ impl PartList {
             part_size: self.part_size,
             parts: self.parts.iter().map(token).collect(),
             pins: self.parts.iter().map(pin).collect(),
-            mac: hex(&keys.part_list_mac(&self.authenticated())),
+            mac: HEXLOWER.encode(&keys.part_list_mac(&self.authenticated())),
         };
         serde_json::to_vec(&json).unwrap_or_default()
     }
@@ -107,7 +108,7 @@ impl PartList {
         if !list.is_sound() {
             return Err(NotParts::Figures);
         }
-        let mac = unhex(&json.mac).ok_or(NotParts::Form)?;
+        let mac = HEXLOWER.decode(json.mac.as_bytes()).map_err(|_| NotParts::Form)?;
         match keys.is_part_list_mac(&list.authenticated(), &mac) {
             true => Ok(list),
             false => Err(NotParts::Mac),
@@ -149,6 +150,7 @@ fn part(
         let nothing = *len == 0 && iv.is_empty() && tag.is_empty() && key.is_empty();
         return nothing.then_some(None);
     }
+    let unhex = |digits: &String| HEXLOWER.decode(digits.as_bytes()).ok();
     let identity = Identity {
         len: *len,
         iv: unhex(iv)?.try_into().ok()?,

@@ -1,6 +1,8 @@
 //! Payloads: how the catalog's are sealed, what identifies any of them, and what refers to one
 //! (docs/format.md, 1 to 3).
 
+use data_encoding::HEXLOWER;
+
 use super::cbor::{Item, WrongType};
 use crate::crypto::CatalogKeys;
 pub use crate::crypto::Identity;
@@ -153,7 +155,7 @@ pub enum Unopened {
     #[error("written by a newer version of the program: {0}")]
     Newer(String),
     /// Another key sealed it.
-    #[error("sealed with another key ({})", hex(.0))]
+    #[error("sealed with another key ({})", HEXLOWER.encode(.0))]
     OtherKey(KeyId),
     /// It is longer than its kind may be.
     #[error("longer than such a payload may be")]
@@ -279,23 +281,4 @@ fn mark_half(keys: &CatalogKeys, bytes: &[u8; 16]) -> [u8; 8] {
     let mut half = keys.mark(&random);
     half[0] = half[0] & 0x3f | 0x80;
     half
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The bytes that lower-case hexadecimal digits stand for.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2)
-        || digits.iter().any(|d| !matches!(d, b'0'..=b'9' | b'a'..=b'f'))
-    {
-        return None;
-    }
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
 }

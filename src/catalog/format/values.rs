@@ -1,5 +1,6 @@
 //! Values that records are made of (docs/format.md, 4.1 and 5).
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::cbor::{Item, WrongType};
@@ -100,7 +101,7 @@ pub struct VersionId(pub [u8; 16]);
 
 impl std::fmt::Debug for VersionId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        f.write_str(&HEXLOWER.encode(&self.0))
     }
 }
 
