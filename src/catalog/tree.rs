@@ -10,6 +10,8 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::attributes::NamesInUse;
+pub use super::format::names::NAME_MAX;
+use super::format::names::is_name;
 use super::hlc::Stamp;
 use super::keys;
 use super::outbox::{Change, Outbox};
@@ -25,9 +27,6 @@ use crate::store::{RiskMeta, Token};
 
 /// Decoded inodes kept in memory: about 400 bytes each, so 16 MiB at most.
 const INODE_CACHE: usize = 40_000;
-
-/// Longest name of one path component, in bytes (`NAME_MAX`).
-pub const NAME_MAX: usize = 255;
 
 /// Most hard links of one inode (ext4's limit is 65,000).
 const LINK_MAX: u32 = 65_000;
@@ -658,8 +657,7 @@ pub fn check_name(name: &[u8]) -> CatalogResult<()> {
     if name.len() > NAME_MAX {
         return Err(CatalogError::NameTooLong { what: shown(name) });
     }
-    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0)
-    {
+    if !is_name(name) {
         return Err(CatalogError::Invalid { what: shown(name), why: "not a file name" });
     }
     Ok(())

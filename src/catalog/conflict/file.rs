@@ -105,9 +105,7 @@ impl Object {
         let mut shown: Vec<_> = heads.iter().copied().filter(|id| !taken.contains(id)).collect();
         let mut links = self.links(|link| !self.is_removed(link), false);
         if links.is_empty() {
-            let removed =
-                self.names.keys().filter_map(|link| Some((self.removed_at(*link)?, *link)));
-            let latest = removed.max().map(|(_, link)| link).filter(|_| !shown.is_empty());
+            let latest = self.last_removed().filter(|_| !shown.is_empty());
             links = self.links(|link| latest == Some(link), true);
         } else if shown.is_empty() {
             // A link that only stands for a removed one keeps nothing that was taken with that.

@@ -33,7 +33,6 @@ impl Object {
             let (_, least) = same.map(|(link, held)| (held.value.rank, *link)).min()?;
             return of(least, false).map(|candidate| Candidate { stamp, ..candidate });
         }
-        let removed = self.names.keys().filter_map(|link| Some((self.removed_at(*link)?, *link)));
-        of(removed.max()?.1, true)
+        of(self.last_removed()?, true)
     }
 }

@@ -283,6 +283,12 @@ impl Object {
         removals.map(|removal| removal.stamp).max()
     }
 
+    /// Of its links that were removed, the one that was so last.
+    pub fn last_removed(&self) -> Option<u64> {
+        let removed = self.names.keys().filter_map(|link| Some((self.removed_at(*link)?, *link)));
+        removed.max().map(|(_, link)| link)
+    }
+
     /// A version of the file: written to it, or borrowed.
     pub fn version(&self, id: VersionId) -> Option<&Held<Version>> {
         let borrowed = || self.borrowed.as_ref()?.version.as_ref();

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::file::Shown;
 use super::folder::Candidate;
 use super::names::{Claim, Claimant, assign};
 use super::object::{Object, Origin};
@@ -71,7 +72,8 @@ impl Objects {
 
     /// The tree.
     pub fn tree(&self) -> Tree {
-        let places = self.folder_places();
+        let files = self.shown();
+        let places = self.folder_places(&files);
         let mut claims: BTreeMap<u64, Vec<(Claim, Entry)>> = BTreeMap::new();
         for folder in places.keys().copied().chain([ROOT]) {
             claims.entry(folder).or_default();
@@ -84,11 +86,7 @@ impl Objects {
                 Entry { subject: Subject::Folder(*number), version: None, link: Some(name.link) };
             claims.entry(*parent).or_default().push((claim(claimant, name), entry));
         }
-        for (number, file) in self.files.iter().filter(|(_, file)| file.nature.is_some()) {
-            let shown = file.shown();
-            if file.is_empty_shell(&shown) {
-                continue;
-            }
+        for (number, file, shown) in &files {
             for live in &shown.links {
                 let name = &file.names[&live.link].value;
                 let claimant =
@@ -113,8 +111,15 @@ impl Objects {
         claims.into_iter().filter(|(folder, _)| known(folder)).map(named).collect()
     }
 
+    /// The files of which anything is shown, and what.
+    fn shown(&self) -> Vec<(u64, &Object, Shown)> {
+        let known = self.files.iter().filter(|(_, file)| file.nature.is_some());
+        let all = known.map(|(number, file)| (*number, file, file.shown()));
+        all.filter(|(_, file, shown)| !file.is_empty_shell(shown)).collect()
+    }
+
     /// The folders that live, with the folder that each stands in.
-    fn folder_places(&self) -> BTreeMap<u64, (u64, Candidate)> {
+    fn folder_places(&self, files: &[(u64, &Object, Shown)]) -> BTreeMap<u64, (u64, Candidate)> {
         let exists = |number: &u64| {
             *number == ROOT || self.folders.get(number).is_some_and(|f| f.nature.is_some())
         };
@@ -127,10 +132,8 @@ impl Objects {
         // The least set: nothing is in it but for a reason that is in it already.
         let mut open: Vec<u64> =
             candidates.iter().filter(|(_, c)| !c.again).map(|(number, _)| *number).collect();
-        for file in self.files.values().filter(|file| file.nature.is_some()) {
-            let shown = file.shown();
-            let links = if file.is_empty_shell(&shown) { &[][..] } else { &shown.links };
-            open.extend(links.iter().map(|live| file.names[&live.link].value.folder));
+        for (_, file, shown) in files {
+            open.extend(shown.links.iter().map(|live| file.names[&live.link].value.folder));
         }
         let mut living = BTreeSet::new();
         while let Some(number) = open.pop() {

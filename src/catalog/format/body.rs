@@ -185,6 +185,7 @@ pub enum Body {
         kind: u64,
     },
 }
+
 /// The kinds, by their numbers.
 pub(super) mod kind {
     pub(in crate::catalog::format) const VAULT: u64 = 1;
@@ -227,8 +228,8 @@ impl Body {
                 (kind::SETTING, vec![(1, text(name)), (2, value.clone())])
             }
             Self::Day { count, server_millis, own_millis } => {
-                let times = [(2, number(*server_millis)), (3, number(*own_millis))];
-                (kind::DAY, [vec![(1, number(*count))], times.to_vec()].concat())
+                let (server, own) = (number(*server_millis), number(*own_millis));
+                (kind::DAY, vec![(1, number(*count)), (2, server), (3, own)])
             }
             Self::Writer { machine, program } => {
                 (kind::WRITER, vec![(1, text(machine)), (2, text(program))])
@@ -348,9 +349,7 @@ impl Place {
         members.extend(self.base_size.map(|size| (5, Item::Unsigned(size))));
         members
     }
-}
 
-impl Place {
     /// The visible token.
     pub fn first_token(&self) -> Option<&Token> {
         self.base.as_ref().map(|base| &base.reference().token)

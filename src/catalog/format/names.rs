@@ -1,11 +1,14 @@
 //! Names: which there can be, what a conflict makes of one, and numbers that every machine
 //! derives alike (docs/format.md, 5, 6.7 and 8.5).
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use ring::digest::{SHA256, digest};
 
 use super::values::{FIRST_NUMBER, MACHINE_MAX, VersionId};
 pub use super::values::{NAME_MAX, is_name};
 use crate::crypto::Identity;
+use crate::protocol::time::format_rfc3339;
 use crate::store::Token;
 
 /// Longest extension that a conflict name keeps, with its dot, in bytes.
@@ -50,18 +53,9 @@ fn shown_machine(machine: &str) -> Vec<u8> {
 
 /// ` 2026-11-27 1405`, in UTC.
 fn minute(millis: u64) -> String {
-    let minutes = if millis > LAST_MILLIS { 0 } else { millis / 60_000 };
-    let (days, minute) = (minutes / 1440, minutes % 1440);
-    // Days to a date by whole cycles of 400 years, of which each begins on a 1 March.
-    let from_march = days + 719_468;
-    let (cycle, day) = (from_march / 146_097, from_march % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = cycle * 400 + year + u64::from(month <= 2);
-    format!(" {year:04}-{month:02}-{date:02} {:02}{:02}", minute / 60, minute % 60)
+    let millis = if millis > LAST_MILLIS { 0 } else { millis };
+    let text = format_rfc3339(UNIX_EPOCH + Duration::from_millis(millis));
+    format!(" {} {}{}", &text[..10], &text[11..13], &text[14..16])
 }
 
 /// At most `room` bytes of a name; one that is UTF-8 is cut between two characters.
