@@ -1,7 +1,6 @@
 //! Records of the local database; their published parts are what segments carry.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,65 +8,7 @@ use super::cleared::Cleared;
 use super::hlc::Stamp;
 use crate::store::{RiskMeta, Token};
 
-/// Inode number; stable for a file's whole life, on every machine. The root is 1.
-pub type Ino = u64;
-
-/// The root directory's inode number (FUSE's `FUSE_ROOT_ID`).
-pub const ROOT_INO: Ino = 1;
-
-/// What an inode is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Kind {
-    /// Regular file.
-    File,
-    /// Directory.
-    Dir,
-    /// Symbolic link.
-    Symlink,
-    /// Named pipe.
-    Fifo,
-    /// Unix socket.
-    Socket,
-    /// Character device.
-    CharDevice,
-    /// Block device.
-    BlockDevice,
-}
-
-/// A point in time with nanoseconds, before or after 1970.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Time {
-    /// Whole seconds since 1970, rounded down.
-    pub secs: i64,
-    /// Nanoseconds in that second.
-    pub nanos: u32,
-}
-
-impl From<SystemTime> for Time {
-    fn from(time: SystemTime) -> Self {
-        match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => Self { secs: after.as_secs().cast_signed(), nanos: after.subsec_nanos() },
-            Err(before) => {
-                let before = before.duration();
-                let secs = -before.as_secs().cast_signed();
-                match before.subsec_nanos() {
-                    0 => Self { secs, nanos: 0 },
-                    nanos => Self { secs: secs - 1, nanos: 1_000_000_000 - nanos },
-                }
-            }
-        }
-    }
-}
-
-impl From<Time> for SystemTime {
-    fn from(time: Time) -> Self {
-        let nanos = Duration::from_nanos(u64::from(time.nanos));
-        match u64::try_from(time.secs) {
-            Ok(secs) => UNIX_EPOCH + Duration::from_secs(secs) + nanos,
-            Err(_) => UNIX_EPOCH - Duration::from_secs(time.secs.unsigned_abs()) + nanos,
-        }
-    }
-}
+pub use super::local::inode::{Ino, Kind, RISK, ROOT_INO, Time};
 
 /// The attribute register of an inode: one stamp for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,13 +105,6 @@ impl Content {
         seen
     }
 }
-
-/// The attributes of security-risk meta (design section 4).
-pub const RISK: [&[u8]; 3] = [
-    b"user.privicore.risk.classification",
-    b"user.privicore.risk.label",
-    b"user.privicore.risk.handling",
-];
 
 /// How content that waits for the vault is kept on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -101,13 +101,19 @@ impl Object {
 
     /// What is shown of a file, or of anything else that is no folder.
     pub fn shown(&self) -> Shown {
+        self.shown_with(false)
+    }
+
+    /// As [`Object::shown`], where the file is perhaps `edited` here by what no removal has seen
+    /// and no version names yet.
+    pub fn shown_with(&self, edited: bool) -> Shown {
         let (heads, taken) = (self.heads(), self.taken());
         let mut shown: Vec<_> = heads.iter().copied().filter(|id| !taken.contains(id)).collect();
         let mut links = self.links(|link| !self.is_removed(link), false);
         if links.is_empty() {
-            let latest = self.last_removed().filter(|_| !shown.is_empty());
+            let latest = self.last_removed().filter(|_| edited || !shown.is_empty());
             links = self.links(|link| latest == Some(link), true);
-        } else if shown.is_empty() {
+        } else if shown.is_empty() && !edited {
             // A link that only stands for a removed one keeps nothing that was taken with that.
             let again: BTreeSet<u64> = self.names.keys().map(|link| link_again(*link)).collect();
             if links.iter().any(|live| !again.contains(&live.link)) {

@@ -47,8 +47,12 @@ pub struct Claim {
 }
 
 /// Gives each claim its name: the first that asks for one has it, the others, and all copies,
-/// the first conflict name that is free.
-pub fn assign(mut claims: Vec<Claim>) -> BTreeMap<Vec<u8>, Claim> {
+/// the first conflict name that is free. `is_had` says which names others have that are not among
+/// the claims.
+pub fn assign<E>(
+    mut claims: Vec<Claim>,
+    is_had: impl Fn(&[u8]) -> Result<bool, E>,
+) -> Result<BTreeMap<Vec<u8>, Claim>, E> {
     claims.sort();
     let mut named = BTreeMap::new();
     let mut losers = Vec::new();
@@ -62,12 +66,14 @@ pub fn assign(mut claims: Vec<Claim>) -> BTreeMap<Vec<u8>, Claim> {
     }
     let had: BTreeSet<Vec<u8>> = named.keys().cloned().collect();
     for claim in losers {
-        let free = |name: &Vec<u8>| !had.contains(name) && !named.contains_key(name);
-        let names = (1..).map(|n| conflict_name(&claim.name, &claim.machine, claim.millis, n));
         // Each number gives another name, so one of them is free.
-        if let Some(name) = { names }.find(free) {
-            named.insert(name, claim);
+        for number in 1.. {
+            let name = conflict_name(&claim.name, &claim.machine, claim.millis, number);
+            if !had.contains(&name) && !named.contains_key(&name) && !is_had(&name)? {
+                named.insert(name, claim);
+                break;
+            }
         }
     }
-    named
+    Ok(named)
 }

@@ -340,6 +340,23 @@ impl Object {
         all
     }
 
+    /// Where every record is.
+    pub fn origins(&self) -> impl Iterator<Item = Origin> + '_ {
+        let one = self.nature.iter().map(|h| h.origin);
+        let one = one.chain(self.attributes.iter().map(|h| h.origin));
+        let one = one.chain(self.times.iter().map(|h| h.origin));
+        let one = one.chain(self.split.iter().map(|h| h.origin));
+        let one = one.chain(self.others.iter().map(|h| h.origin));
+        let many = self.xattrs.values().map(|h| h.origin);
+        let many = many.chain(self.versions.values().map(|h| h.origin));
+        let many = many.chain(self.places.values().map(|h| h.origin));
+        let many = many.chain(self.lost_places.iter().map(|h| h.origin));
+        let many = many.chain(self.covered.iter().map(|h| h.origin));
+        let many = many.chain(self.names.values().map(|h| h.origin));
+        let many = many.chain(self.removals.iter().map(|h| h.origin));
+        one.chain(many).chain(self.newer.iter().map(|h| h.origin))
+    }
+
     /// Calls `each` for where every record is, which it may change.
     pub fn each_origin(&mut self, mut each: impl FnMut(&mut Origin)) {
         self.nature.iter_mut().for_each(|h| each(&mut h.origin));

@@ -189,7 +189,8 @@ fn claim(claimant: Claimant, name: &Name) -> Claim {
 
 fn named((folder, claims): (u64, Vec<(Claim, Entry)>)) -> (u64, BTreeMap<Vec<u8>, Entry>) {
     let entries: BTreeMap<Claim, Entry> = claims.into_iter().collect();
-    let named = assign(entries.keys().cloned().collect());
+    let nobody_else = |_: &[u8]| Ok::<_, std::convert::Infallible>(false);
+    let Ok(named) = assign(entries.keys().cloned().collect(), nobody_else);
     let entry = |(name, claim): (Vec<u8>, Claim)| (name, entries[&claim].clone());
     (folder, named.into_iter().map(entry).collect())
 }

@@ -154,6 +154,11 @@ impl Item {
         }
     }
 
+    /// A number below 2^63, if it is one.
+    pub fn as_number(&self) -> Option<u64> {
+        self.clone().into_number().ok()
+    }
+
     /// A number below 2^63, as all are but writers.
     pub(super) fn into_number(self) -> Result<u64, WrongType> {
         self.into_unsigned().and_then(|value| match value >> 63 {
