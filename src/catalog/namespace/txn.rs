@@ -80,6 +80,11 @@ impl<'a> Txn<'a> {
         self.clock.tick(millis)
     }
 
+    /// Who makes the stamps of this mount.
+    pub fn writer(&self) -> u64 {
+        self.clock.writer()
+    }
+
     /// A new number for an object or a link.
     pub(super) fn number(&self) -> u64 {
         new_number(&self.tree.env)

@@ -1,7 +1,15 @@
-//! The catalog between this machine and the vault.
+//! The catalog between this machine and the vault: segments out and in, checkpoints, doubt
+//! (docs/format.md, 4).
 
+mod checkpoint;
+mod doubt;
+mod follow;
+mod founding;
 pub mod paths;
+mod publish;
 pub mod remote;
+mod segments;
+mod state;
 
 pub use paths::Paths;
 pub use remote::{Followed, Published, Remote, RemoteError};

@@ -1,12 +1,14 @@
 //! The vault as the catalog uses it: sealed payloads under hidden contexts.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::paths::Paths;
+use super::publish::Chain;
 use crate::catalog::format::payload::new_mark;
 use crate::catalog::format::{Reference, Unopened};
 use crate::catalog::namespace::{CatalogError, Stale, Tree};
@@ -94,6 +96,14 @@ pub struct Remote {
     pub env: Env,
     /// Hidden contexts of this key.
     pub paths: Paths,
+    /// What this mount has written.
+    pub(super) chain: Arc<Mutex<Chain>>,
+    /// The vault shows nothing of the catalog that this machine knows.
+    pub(super) emptied: Arc<AtomicBool>,
+    /// When the last look ended.
+    looked: Arc<Mutex<Option<Instant>>>,
+    /// What looks in passing have changed, for who tells the kernel.
+    stale: Arc<Mutex<Vec<Stale>>>,
     votes: Arc<Mutex<Votes>>,
 }
 
@@ -123,7 +133,38 @@ impl Remote {
         env: Env,
     ) -> Self {
         let paths = Paths::new(&catalog_keys.id());
-        Self { tree, store, cipher, keys, catalog_keys, env, paths, votes: Arc::default() }
+        Self {
+            tree,
+            store,
+            cipher,
+            keys,
+            catalog_keys,
+            env,
+            paths,
+            chain: Arc::default(),
+            emptied: Arc::default(),
+            looked: Arc::default(),
+            stale: Arc::default(),
+            votes: Arc::default(),
+        }
+    }
+
+    pub(super) fn note_looked(&self) {
+        *self.looked.lock() = Some(Instant::now());
+    }
+
+    /// Whether a look ended not longer than so many milliseconds ago.
+    pub fn looked_within(&self, millis: u64) -> bool {
+        self.looked.lock().is_some_and(|at| at.elapsed() <= Duration::from_millis(millis))
+    }
+
+    pub(super) fn keep_stale(&self, stale: Vec<Stale>) {
+        self.stale.lock().extend(stale);
+    }
+
+    /// What looks in passing have changed: caches must forget it.
+    pub fn take_stale(&self) -> Vec<Stale> {
+        std::mem::take(&mut *self.stale.lock())
     }
 
     /// The put of a catalog payload that waits for a vote, if one does.
