@@ -28,6 +28,7 @@ pub mod checkpoint;
 pub mod cleared;
 pub mod conflict;
 pub mod discover;
+pub mod discovery;
 pub mod folders;
 pub mod follow;
 pub mod format;

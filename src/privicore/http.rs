@@ -10,14 +10,14 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use reqwest::Response;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -217,6 +217,7 @@ async fn respond(
         command_header: header(headers, protocol::COMMAND_ID),
         request_header: header(headers, protocol::REQUEST_ID),
         retry_after_ms: headers.get(RETRY_AFTER).and_then(retry_after),
+        date_ms: headers.get(DATE).and_then(date),
         body: Bytes::new(),
     };
     let len = response.content_length();
@@ -232,6 +233,12 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 /// Milliseconds of a `Retry-After` in seconds; the date form is not worth a clock.
 fn retry_after(value: &HeaderValue) -> Option<u64> {
     value.to_str().ok()?.trim().parse::<u64>().ok()?.checked_mul(1_000)
+}
+
+/// Milliseconds since 1970 of a `Date`; one that cannot be read is as good as none.
+fn date(value: &HeaderValue) -> Option<u64> {
+    let at = httpdate::parse_http_date(value.to_str().ok()?.trim()).ok()?;
+    u64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
 /// The error of a request that got no reply. Never names the URL, which may hold a secret.
@@ -309,6 +316,20 @@ mod tests {
             ("https://sandbox.privicore.com:9009/", false),
         ] {
             assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn dates_are_read_in_every_form_of_http() {
+        for (text, expected) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777_000)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777_000)),
+            ("Sun Nov  6 08:49:37 1994", Some(784_111_777_000)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("1994-11-06T08:49:37Z", None),
+            ("", None),
+        ] {
+            assert_eq!(date(&HeaderValue::from_static(text)), expected, "{text}");
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Reply {
     pub request_header: Option<String>,
     /// Header `retry-after`, in milliseconds.
     pub retry_after_ms: Option<u64>,
+    /// Header `date`, in milliseconds since 1970.
+    pub date_ms: Option<u64>,
     /// The body.
     pub body: Bytes,
 }

@@ -91,6 +91,10 @@ impl Store for Client {
     async fn list(&self, filter: &ListFilter, page: u32) -> StoreResult<ListPage> {
         self.list_page(filter, page).await
     }
+
+    fn clock(&self) -> Option<u64> {
+        self.wire.clock()
+    }
 }
 
 /// The error of an operation that did not give what it is for.

@@ -75,6 +75,10 @@ impl Store for Limit {
         let _permit = permit(&self.down, "list").await?;
         self.inner.list(filter, page).await
     }
+
+    fn clock(&self) -> Option<u64> {
+        self.inner.clock()
+    }
 }
 
 #[cfg(test)]

@@ -343,6 +343,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// One page (from 1) of the profile's tokens.
     async fn list(&self, filter: &ListFilter, page: u32) -> StoreResult<ListPage>;
+
+    /// The service's clock in milliseconds since 1970, as its latest reply said (the `Date`
+    /// of HTTP), advanced by the time since; `None` before the first reply that said it.
+    ///
+    /// It is behind by up to a second, because a `Date` has no fraction of one, and by what
+    /// the reply was on its way. So it may go back a little from one reply to the next.
+    fn clock(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Gathers a download of at most `limit` bytes in memory.

@@ -128,6 +128,10 @@ impl Store for Retry {
     async fn list(&self, filter: &ListFilter, page: u32) -> StoreResult<ListPage> {
         self.run(|| self.inner.list(filter, page)).await
     }
+
+    fn clock(&self) -> Option<u64> {
+        self.inner.clock()
+    }
 }
 
 #[cfg(test)]

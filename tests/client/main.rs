@@ -7,6 +7,7 @@
 mod house;
 
 mod account;
+mod clock;
 mod directory;
 mod faults;
 mod forged;

@@ -56,6 +56,17 @@ async fn everything_stacked_over_the_engine() {
     connected.end().await;
 }
 
+#[tokio::test]
+async fn the_services_clock_is_seen_through_every_decorator() {
+    let memory = Arc::new(MemoryStore::new());
+    let below = Arc::clone(&memory) as Arc<dyn Store>;
+    let retry = Retry::new(below, RetryConfig::default(), seeded_env(5));
+    let store = Limit::new(Arc::new(retry), 1, 1);
+    assert_eq!(store.clock(), None);
+    memory.set_clock(1_234);
+    assert_eq!(store.clock(), Some(1_234));
+}
+
 // What the store in memory itself does as it is told.
 
 #[tokio::test(start_paused = true)]

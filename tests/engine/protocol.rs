@@ -62,6 +62,18 @@ async fn the_answer_of_a_streamed_payload_is_an_address_and_a_ready_message() {
 }
 
 #[tokio::test]
+async fn every_reply_has_the_date_of_the_engines_clock() {
+    let server = Server::new().await;
+    let (client, _channel) = server.user().await;
+    let date = async |path: &str| header(&client.get(path).await, "date");
+    for path in [path::LIST, path::HEALTH, "/nowhere", "/?auth=nonsense"] {
+        assert_eq!(date(path).await, "Tue, 14 Nov 2023 22:13:20 GMT", "{path}");
+    }
+    server.clock.advance(Duration::from_millis(86_401_999));
+    assert_eq!(date(path::LIST).await, "Wed, 15 Nov 2023 22:13:21 GMT");
+}
+
+#[tokio::test]
 async fn stream_tokens_are_good_once() {
     let server = Server::new().await;
     let (client, mut channel) = server.user().await;

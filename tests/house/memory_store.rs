@@ -67,6 +67,7 @@ struct State {
     entries: BTreeMap<u64, Entry>,
     by_token: HashMap<Token, u64>,
     next: u64,
+    clock: Option<u64>,
     ops: HashMap<Op, OpState>,
 }
 
@@ -127,6 +128,11 @@ impl MemoryStore {
     /// Lets calls of `op` go on.
     pub(crate) fn release(&self, op: Op) {
         self.held.send_modify(|held| held.retain(|other| *other != op));
+    }
+
+    /// The service's clock shows `ms` from now on, and stands still.
+    pub(crate) fn set_clock(&self, ms: u64) {
+        self.state.lock().clock = Some(ms);
     }
 
     /// How often `op` was called.
@@ -310,9 +316,13 @@ impl Store for MemoryStore {
         };
         running.finish(listed)
     }
+
+    fn clock(&self) -> Option<u64> {
+        self.state.lock().clock
+    }
 }
 
-/// One second apart, from a fixed day: stores have no clock.
+/// One second apart, from a fixed day, whatever the clock was set to.
 fn created(age: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000 + age)
 }

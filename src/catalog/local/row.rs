@@ -86,6 +86,8 @@ pub struct History {
     pub place: Option<Held<Place>>,
     /// Places that have lost to others.
     pub lost: Vec<Held<Place>>,
+    /// The day on which its tokens were deleted.
+    pub deleted: Option<u64>,
 }
 
 impl Row {

@@ -29,7 +29,7 @@ impl Txn<'_> {
             } else {
                 return Ok(());
             }
-            match parent.or_else(|| self.folder_of(at)) {
+            match parent.or_else(|| self.parent_of(at)) {
                 Some(parent) if parent != at && parent != ROOT_INO => at = parent,
                 _ => return Ok(()),
             }
@@ -37,7 +37,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn folder_of(&self, ino: Ino) -> Option<Ino> {
+    fn parent_of(&self, ino: Ino) -> Option<Ino> {
         let row = self.find_row(ino).ok().flatten()?;
         row.standings.first().map(|standing| standing.folder)
     }

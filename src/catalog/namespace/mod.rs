@@ -11,16 +11,20 @@
 
 mod act;
 mod apply;
+mod due;
 mod history;
 mod operations;
 mod outbox;
+mod placeholder;
 mod show;
 mod tree;
 mod txn;
 mod waiting;
 
+pub use due::{Due, Unneeded};
 pub use history::NewVersion;
 pub use operations::{NewInode, Removed};
+pub use placeholder::{Owner, TopFolder, number_of};
 pub use tree::{CatalogError, CatalogResult, Tree, check_name};
 pub use txn::{Stale, Txn};
 pub use waiting::Waiting;

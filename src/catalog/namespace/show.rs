@@ -250,6 +250,11 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// Takes an object, whose records are gone, out of the entries.
+    pub(super) fn show_nothing(&mut self, ino: Ino) -> CatalogResult<()> {
+        self.stand(ino, Vec::new())
+    }
+
     /// Makes an object stand where it is wanted, and nowhere else.
     fn stand(&mut self, ino: Ino, wanted: Vec<Standing>) -> CatalogResult<()> {
         let mut row = self.row(ino)?;
@@ -286,7 +291,9 @@ impl Txn<'_> {
     }
 
     fn claim(&mut self, standing: &Standing, change: i64) -> CatalogResult<()> {
-        let kind = self.find_row(standing.ino)?.and_then(|row| row.kind()).unwrap_or(Kind::File);
+        let row = self.find_row(standing.ino)?;
+        let plain = |row: &Row| if row.is_folder { Kind::Dir } else { Kind::File };
+        let kind = row.map_or(Kind::File, |row| row.kind().unwrap_or(plain(&row)));
         let claim = EntryClaim { claimant: standing.claimant, ino: standing.ino, kind };
         let mut entry = self.entry(standing.folder, &standing.name)?;
         let same = |other: &EntryClaim| (other.claimant, other.ino) == (claim.claimant, claim.ino);

@@ -1,6 +1,7 @@
 //! The catalog between this machine and the vault: segments out and in, checkpoints, doubt
 //! (docs/format.md, 4).
 
+mod calendar;
 mod checkpoint;
 mod doubt;
 mod follow;

@@ -98,6 +98,7 @@ impl Remote {
             let mut identity = [0; 16];
             self.env.random.fill(&mut identity);
             txn.record_vault(Body::Vault { identity, made_by: program.clone() })?;
+            txn.record_vault(self.first_day())?;
         }
         let machine = self.tree.machine().to_owned();
         txn.record_vault(Body::Writer { machine, program })?;

@@ -100,6 +100,8 @@ pub struct Remote {
     pub(super) chain: Arc<Mutex<Chain>>,
     /// The vault shows nothing of the catalog that this machine knows.
     pub(super) emptied: Arc<AtomicBool>,
+    /// When this mount last added a day to the calendar.
+    pub(super) advanced: Arc<Mutex<Option<Instant>>>,
     /// When the last look ended.
     looked: Arc<Mutex<Option<Instant>>>,
     /// What looks in passing have changed, for who tells the kernel.
@@ -143,6 +145,7 @@ impl Remote {
             paths,
             chain: Arc::default(),
             emptied: Arc::default(),
+            advanced: Arc::default(),
             looked: Arc::default(),
             stale: Arc::default(),
             votes: Arc::default(),

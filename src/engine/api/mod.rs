@@ -22,11 +22,11 @@ mod utility;
 mod voting;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -170,5 +170,15 @@ async fn around(
         _ => next.run(request).await,
     };
     app.lag().await;
+    dated(response, app.now())
+}
+
+/// With the time of the engine's own clock, by which it dates what it keeps; the server
+/// beneath would take the machine's.
+fn dated(mut response: Response, now: u64) -> Response {
+    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(now));
+    if let Ok(date) = HeaderValue::try_from(date) {
+        response.headers_mut().insert(header::DATE, date);
+    }
     response
 }

@@ -15,7 +15,7 @@ use privicorefs::store::{
     Download, FileMeta, ListFilter, ListPage, Payload, RiskMeta, Store, StoreError, StoreErrorKind,
     StoreResult, Token,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::super::company::Event;
 use super::super::tasks::Process;
@@ -48,12 +48,22 @@ pub struct Endpoint {
     hook: Hook,
     /// Marks of puts of this process that may have been carried out.
     doubtful: Mutex<BTreeSet<String>>,
+    dated: Mutex<Option<Dated>>,
+}
+
+/// What the latest answer said of the service's clock.
+struct Dated {
+    /// In milliseconds since 1970, of whole seconds: as the `Date` of HTTP.
+    ms: u64,
+    at: Instant,
+    /// The step by which it is wrong.
+    step: Option<usize>,
 }
 
 impl Endpoint {
     /// The service as `process` reaches it.
     pub fn new(service: Arc<Service>, process: Arc<Process>, hook: Hook) -> Self {
-        Self { service, process, hook, doubtful: Mutex::default() }
+        Self { service, process, hook, doubtful: Mutex::default(), dated: Mutex::default() }
     }
 
     /// Half of a call's time passes; a dead process never comes back from it.
@@ -62,7 +72,7 @@ impl Endpoint {
             (self.hook)(call);
         }
         self.live().await;
-        let (delay, unreached) = {
+        let (delay, unreached, said) = {
             let mut state = self.service.state.lock();
             let slow = state.behaviour.slow;
             slow.inspect(|(step, _)| state.met(*step));
@@ -72,7 +82,9 @@ impl Endpoint {
             down.inspect(|step| state.met(*step));
             let delay =
                 DELAY.0 + state.draws.below(DELAY.1) + slow.map_or(0, |(_, ms)| u64::from(ms) / 2);
-            (delay, unreached)
+            let ms = self.service.shows(&state.behaviour) / 1_000 * 1_000;
+            let step = state.behaviour.clock.filter(|(_, off)| *off != 0).map(|(step, _)| step);
+            (delay, unreached, (ms, step))
         };
         sleep(Duration::from_millis(delay)).await;
         self.live().await;
@@ -87,6 +99,9 @@ impl Endpoint {
             }
             (self.hook)(call);
             self.live().await;
+        } else {
+            let (ms, step) = said;
+            *self.dated.lock() = Some(Dated { ms, at: Instant::now(), step });
         }
         Ok(())
     }
@@ -271,5 +286,12 @@ impl Store for Endpoint {
         let listed = self.service.list(self.process.machine, filter, page);
         self.way(Call::Answer).await?;
         Ok(listed)
+    }
+
+    fn clock(&self) -> Option<u64> {
+        let dated = self.dated.lock();
+        let Dated { ms, at, step } = dated.as_ref()?;
+        step.inspect(|step| self.service.state.lock().met(*step));
+        Some(ms + u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 }

@@ -139,6 +139,11 @@ impl Service {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// What its clock shows, in milliseconds since 1970.
+    fn shows(&self, behaviour: &Behaviour) -> u64 {
+        (EPOCH_MS + self.now()).saturating_add_signed(behaviour.clock_ms())
+    }
+
     /// Stores a payload under a new token.
     fn insert(&self, meta: &FileMeta, mark: Option<&str>, payload: Bytes) -> Token {
         let now = self.now();
@@ -146,7 +151,7 @@ impl Service {
         let mut state = self.state.lock();
         let number = state.entries.len();
         let token = Token::new(format!("dtk-{number:06}"));
-        let created = (EPOCH_MS + now).saturating_add_signed(state.behaviour.clock_ms());
+        let created = self.shows(&state.behaviour);
         let record = TokenRecord {
             token: token.clone(),
             context: meta.context.clone(),

@@ -123,4 +123,8 @@ impl Store for Planted {
         }
         Ok(got)
     }
+
+    fn clock(&self) -> Option<u64> {
+        self.inner.clock()
+    }
 }
