@@ -153,7 +153,7 @@ impl Remote {
                 self.notice_own(header.writer, &identity)?;
                 self.apply_segment(token, identity, (header, segment), followed)
             }
-            Opened::Manifest(header, _, content) => {
+            Opened::Manifest(header, content) => {
                 let reference = Reference { token: token.clone(), identity };
                 let row = ManifestRow {
                     reference,

@@ -12,5 +12,8 @@ pub mod remote;
 mod segments;
 mod state;
 
+#[cfg(test)]
+mod tests;
+
 pub use paths::Paths;
 pub use remote::{Followed, Published, Remote, RemoteError};

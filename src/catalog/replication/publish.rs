@@ -31,7 +31,7 @@ const SEGMENT_MAX: usize = 7 << 20;
 const LOOK_MS: u64 = 60_000;
 
 /// What this mount has written.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Chain {
     writer: u64,
     sequence: u64,

@@ -12,7 +12,7 @@ use crate::store::Token;
 /// A payload of the catalog that opened.
 pub(super) enum Opened {
     Segment(Header, Segment),
-    Manifest(Header, Manifest, Vec<u8>),
+    Manifest(Header, Vec<u8>),
     Page,
 }
 
@@ -27,8 +27,8 @@ impl Remote {
                 Opened::Segment(header, segment)
             }
             PayloadKind::Manifest => {
-                let manifest = Manifest::decode(&content).map_err(|_| Unopened::Altered)?;
-                Opened::Manifest(header, manifest, content)
+                Manifest::decode(&content).map_err(|_| Unopened::Altered)?;
+                Opened::Manifest(header, content)
             }
             PayloadKind::Page => Opened::Page,
             PayloadKind::Change => return Err(Unopened::NotCatalog),
