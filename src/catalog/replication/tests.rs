@@ -332,3 +332,26 @@ async fn a_writer_closes_itself_and_only_with_nothing_unpublished() {
     b.look().await;
     assert_eq!(b.remote.tree.vault().ended.len(), 1);
 }
+
+#[tokio::test]
+async fn a_long_log_is_listed_once_and_then_only_what_is_new() {
+    let mut house = House::new();
+    house.store = Arc::new(MemoryStore::with_page_size(4));
+    let (a, b) = (house.machine(), house.machine());
+    for number in 0..30 {
+        house.pass(1);
+        a.make(ROOT_INO, &format!("dir {number}"), Kind::Dir);
+        a.remote.publish().await.unwrap();
+    }
+    b.look().await;
+    for number in 30..40 {
+        house.pass(1);
+        a.make(ROOT_INO, &format!("dir {number}"), Kind::Dir);
+        a.remote.publish().await.unwrap();
+        let before = house.store.count(Op::List);
+        assert_eq!(b.look().await.segments, 1);
+        let lists = house.store.count(Op::List) - before;
+        assert!(lists <= 4, "{lists} pages for one segment");
+    }
+    assert_eq!(b.names(), a.names());
+}
