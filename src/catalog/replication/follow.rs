@@ -65,6 +65,9 @@ impl Remote {
             gone |= self.fetch_awaited(followed).await?;
             if complete {
                 self.forget_gone(&manifests, &log)?;
+                if !self.is_emptied() {
+                    self.heal(&log).await?;
+                }
             }
             if !gone {
                 break;
@@ -131,7 +134,8 @@ impl Remote {
         loop {
             let mut new = false;
             for record in got.into_iter().filter(|record| filter.matches(record)) {
-                new |= self.segment(&record.token)?.is_none() && !self.is_replaced(&record.token)?;
+                new |=
+                    self.segment(&record.token)?.is_none() && !self.is_replaced(&record.token)?;
                 news.push(record);
             }
             if !new || page == 1 {
@@ -312,6 +316,7 @@ impl Remote {
         for reference in replaced.iter().filter(|of| !listed.contains(&of.token)) {
             batch.remove(meta, &self.by_token(b'r', &reference.token));
             batch.remove(meta, &self.by_token(b'g', &reference.token));
+            batch.remove(crate::db::Space::Data, &self.bytes_key(&reference.token));
             batch.remove(meta, &self.by_token(b'k', &reference.token));
             batch.remove(meta, &identity_key(b'i', &reference.identity));
             batch.remove(meta, &identity_key(b'p', &reference.identity));

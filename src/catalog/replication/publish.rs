@@ -240,6 +240,7 @@ impl Remote {
             failed = note_segment(self, txn, &known, segment.predecessor.as_ref(), closes);
             txn.store::<PendingRow>(pending(), None);
             txn.raw(Space::Data, pending(), None);
+            txn.raw(Space::Data, self.bytes_key(&reference.token), Some(sealed.to_vec()));
         })?;
         failed?;
         drop(stale); // what this machine did is shown already

@@ -355,3 +355,27 @@ async fn a_long_log_is_listed_once_and_then_only_what_is_new() {
     }
     assert_eq!(b.names(), a.names());
 }
+
+#[tokio::test]
+async fn what_the_vault_lost_of_the_log_is_put_again() {
+    let mut house = House::new();
+    let a = house.machine();
+    for name in ["first", "second", "third"] {
+        a.make(ROOT_INO, name, Kind::Dir);
+        a.remote.publish().await.unwrap();
+    }
+    let lost = house.tokens(PayloadKind::Segment);
+    let (before, last) = (house.store.payload(&lost[1]).unwrap(), lost.len());
+    house.store.delete(&lost[1]).await.unwrap();
+    a.look().await;
+    assert_eq!(house.tokens(PayloadKind::Segment).len(), last - 1, "not at once");
+    house.pass(61);
+    a.look().await;
+    let now = house.tokens(PayloadKind::Segment);
+    assert_eq!(now.len(), last);
+    assert!(now.iter().any(|token| house.store.payload(token).unwrap() == before));
+    let b = house.machine();
+    b.look().await;
+    assert_eq!(b.names(), a.names());
+    assert!(!b.remote.is_in_doubt().unwrap() && !a.remote.is_in_doubt().unwrap());
+}
