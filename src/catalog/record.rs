@@ -351,6 +351,8 @@ pub fn truncate_utf8(bytes: &[u8], room: usize) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
     use super::*;
 
     #[test]

@@ -19,6 +19,9 @@ mod tree;
 mod txn;
 mod waiting;
 
+#[cfg(test)]
+mod tests;
+
 pub use history::NewVersion;
 pub use operations::{NewInode, Removed};
 pub use tree::{CatalogError, CatalogResult, Tree, check_name};

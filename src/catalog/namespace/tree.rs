@@ -167,6 +167,11 @@ impl Tree {
         Txn::new(self, self.lock.lock())
     }
 
+    /// Goes on as another writer: this machine was set back to an earlier state.
+    pub fn start_writer(&self) {
+        self.lock.lock().start_writer(&self.env);
+    }
+
     /// The local database.
     pub fn db(&self) -> &Arc<Db> {
         &self.db

@@ -1,11 +1,13 @@
 //! What waits to be published: gathered for a segment, marked as sent, and as in the vault.
 
+use std::collections::BTreeSet;
+
 use super::operations::is_known_elsewhere;
 use super::outbox::OutboxEntry;
 use super::tree::{CatalogResult, Tree, has_content};
 use super::txn::Txn;
 use crate::catalog::conflict::object::{Brought, Origin};
-use crate::catalog::format::{Record, Stamp};
+use crate::catalog::format::{Body, Record, Subject, VersionId};
 use crate::catalog::local::inode::Ino;
 use crate::catalog::local::row::{History, Row};
 use crate::catalog::local::schema;
@@ -14,6 +16,9 @@ use crate::db::{DbSnapshot, decode, encode};
 
 /// Outbox entries looked at in one go.
 const SCAN: usize = 4_000;
+
+/// Identities in one record of what is forgotten.
+const COVERED_AT_ONCE: usize = 1000;
 
 /// What can be published now.
 #[derive(Debug, Default)]
@@ -130,72 +135,114 @@ impl Tree {
     }
 
     /// Calls `each` for every record that this machine has published or taken in, as it was at
-    /// the moment of the snapshot: those of the vault, then object by object, and what a record
-    /// of a covered version stands for where that is forgotten.
+    /// the moment of the snapshot, subject by subject in the order of checkpoints, from one on,
+    /// until it answers `false`. What is forgotten of a file's history is one record, which lists
+    /// what is covered.
     pub fn each_record(
         snapshot: &DbSnapshot,
-        mut each: impl FnMut(u64, Vec<(Record, Brought)>) -> crate::db::DbResult<()>,
+        from: Subject,
+        mut each: impl FnMut(Subject, Vec<(Record, Brought)>) -> bool,
     ) -> CatalogResult<()> {
-        let published = |origin: Origin| match origin {
-            Origin::Published(brought) => Some(brought),
-            Origin::Derived | Origin::Unpublished | Origin::Sent => None,
-        };
-        let mut of_vault = Vec::new();
-        snapshot.scan(schema::VAULT, schema::VAULT, |_, value| {
-            let row: VaultRow = decode(&value)?;
-            if let (Ok(record), Some(brought)) =
-                (Record::decode(&row.record), published(row.origin))
-            {
-                of_vault.push((record, brought));
+        if from == Subject::Vault {
+            let mut of_vault = Vec::new();
+            snapshot.scan(schema::VAULT, schema::VAULT, |_, value| {
+                let row: VaultRow = decode(&value)?;
+                if let (Ok(record), Some(brought)) =
+                    (Record::decode(&row.record), published(row.origin))
+                {
+                    of_vault.push((record, brought));
+                }
+                Ok(true)
+            })?;
+            if !of_vault.is_empty() && !each(from, of_vault) {
+                return Ok(());
             }
-            Ok(true)
-        })?;
-        each(0, of_vault)?;
-        snapshot.scan(schema::ROWS, schema::ROWS, |key, value| {
-            let (ino, row): (Ino, Row) = (schema::number(key, 1), decode(&value)?);
-            let subject = row.subject(ino);
-            let mut records: Vec<(Record, Brought)> = row
-                .object
-                .records(subject)
-                .into_iter()
-                .filter_map(|(record, origin)| Some((record, published(origin)?)))
-                .collect();
-            let mut forgotten = Vec::new();
-            let mut latest: Option<(Stamp, Brought)> = records
-                .iter()
-                .map(|(record, brought)| (record.stamp, *brought))
-                .max_by_key(|(stamp, _)| *stamp);
-            let prefix = schema::histories(ino);
-            if row.kind().is_none_or(has_content) && !row.is_folder {
-                snapshot.scan(&prefix, &prefix, |key, value| {
-                    let history: History = decode(&value)?;
-                    let mut id = [0; 16];
-                    id.copy_from_slice(&key[9..25]);
-                    if history.version.is_none() && history.ended.is_some() {
-                        forgotten.push(crate::catalog::format::VersionId(id));
-                    }
-                    for (record, origin) in history.records(subject) {
-                        if let Some(brought) = published(origin) {
-                            latest = latest.max(Some((record.stamp, brought)));
-                            records.push((record, brought));
-                        }
-                    }
-                    Ok(true)
-                })?;
+        }
+        for folders in [false, true] {
+            let first = match (from, folders) {
+                (Subject::Folder(_), false) => continue,
+                (Subject::File(number), false) | (Subject::Folder(number), true) => number,
+                _ => 0,
+            };
+            let mut more = true;
+            snapshot.scan(schema::ROWS, &schema::row(first), |key, value| {
+                let (ino, row): (Ino, Row) = (schema::number(key, 1), decode(&value)?);
+                if row.is_folder != folders {
+                    return Ok(true);
+                }
+                let records = object_records(snapshot, ino, &row)?;
+                more = records.is_empty() || each(row.subject(ino), records);
+                Ok(more)
+            })?;
+            if !more {
+                return Ok(());
             }
-            for some in forgotten.chunks(1000) {
-                let Some((stamp, brought)) = latest else { break };
-                let body =
-                    crate::catalog::format::Body::Covered { version: None, covers: some.to_vec() };
-                records.push((Record::new(subject, stamp, body), brought));
-            }
-            if !records.is_empty() {
-                each(ino, records)?;
-            }
-            Ok(true)
-        })?;
+        }
         Ok(())
     }
+}
+
+fn published(origin: Origin) -> Option<Brought> {
+    match origin {
+        Origin::Published(brought) => Some(brought),
+        Origin::Derived | Origin::Unpublished | Origin::Sent => None,
+    }
+}
+
+/// Every record of an object that is in the vault.
+fn object_records(
+    snapshot: &DbSnapshot,
+    ino: Ino,
+    row: &Row,
+) -> crate::db::DbResult<Vec<(Record, Brought)>> {
+    let subject = row.subject(ino);
+    let behind = row.behind.iter().flat_map(|behind| behind.records(subject));
+    let all = row.object.records(subject).into_iter().chain(behind);
+    let mut records: Vec<(Record, Brought)> =
+        all.filter_map(|(record, origin)| Some((record, published(origin)?))).collect();
+    let (mut forgotten, mut kept) = (Vec::new(), Vec::new());
+    if !row.is_folder {
+        let prefix = schema::histories(ino);
+        snapshot.scan(&prefix, &prefix, |key, value| {
+            let history: History = decode(&value)?;
+            let mut id = [0; 16];
+            id.copy_from_slice(&key[9..25]);
+            match (history.ended, &history.version) {
+                (Some(_), None) => forgotten.push(VersionId(id)),
+                (Some(_), Some(_)) => kept.push(VersionId(id)),
+                (None, _) => {}
+            }
+            let all = history.records(subject).into_iter();
+            records.extend(all.filter_map(|(record, origin)| Some((record, published(origin)?))));
+            Ok(true)
+        })?;
+    }
+    // What no version lists that is here, because what listed it is forgotten, or was a list.
+    let placed: BTreeSet<VersionId> = records
+        .iter()
+        .filter_map(|(record, _)| match &record.body {
+            Body::Place(place) => Some(place.version),
+            _ => None,
+        })
+        .collect();
+    let mut listed = BTreeSet::new();
+    for (record, _) in &records {
+        if let Body::Version(version) = &record.body
+            && placed.contains(&version.id)
+        {
+            listed.extend(version.covers.iter().copied());
+        }
+    }
+    forgotten.extend(kept.into_iter().filter(|id| !listed.contains(id)));
+    forgotten.sort_unstable();
+    let latest = records.iter().map(|(record, brought)| (record.stamp, *brought));
+    let latest = latest.max_by_key(|(stamp, _)| *stamp);
+    for some in forgotten.chunks(COVERED_AT_ONCE) {
+        let Some((stamp, brought)) = latest else { break };
+        let body = Body::Covered { version: None, covers: some.to_vec() };
+        records.push((Record::new(subject, stamp, body), brought));
+    }
+    Ok(records)
 }
 
 impl Txn<'_> {
@@ -269,11 +316,7 @@ impl Txn<'_> {
 
 impl History {
     /// Every record of it, with where it is besides here.
-    pub(super) fn records(
-        &self,
-        subject: crate::catalog::format::Subject,
-    ) -> Vec<(Record, Origin)> {
-        use crate::catalog::format::Body;
+    pub(super) fn records(&self, subject: Subject) -> Vec<(Record, Origin)> {
         let version = self.version.iter().map(|held| {
             let body = Body::Version(held.value.clone());
             (Record::new(subject, held.stamp, body), held.origin)
