@@ -146,7 +146,9 @@ impl Txn<'_> {
             }
             row.set_change_time(inode.attrs.ctime);
         }
+        let is_new = row.local.dirty != inode.local.dirty && !row.standings.is_empty();
         row.local = inode.local;
+        row.local.unlinked &= !is_new;
         if waited != row.local.dirty.is_some() && !row.object.removals.is_empty() {
             self.put_row(ino, row);
             self.show(ino)?;

@@ -364,12 +364,7 @@ impl Txn<'_> {
     /// Folders that are recorded to be in one that is to be removed, and stand in the root
     /// because of a circle, are recorded there: it would live on by them.
     fn act_on_cuts(&mut self, folder: Ino) -> CatalogResult<()> {
-        let mut cuts = Vec::new();
-        self.tree.db.scan(schema::CUTS, schema::CUTS, |key, _| {
-            cuts.push(schema::number(key, 1));
-            Ok(true)
-        })?;
-        for cut in cuts {
+        for cut in self.cuts()? {
             if self.find_row(cut)?.is_some_and(|row| row.counted == Some(folder)) {
                 self.act_on(cut)?;
             }

@@ -42,6 +42,7 @@ impl Txn<'_> {
     /// Computes again where all stand that have changed.
     pub(super) fn show_all(&mut self) -> CatalogResult<()> {
         self.is_showing = true;
+        self.not_in_circles.borrow_mut().clear();
         // A list, because each level of a deep tree may change the one above it.
         while let Some(ino) = self.unshown.pop_first() {
             let Some(row) = self.find_row(ino)? else { continue };
@@ -198,7 +199,8 @@ impl Txn<'_> {
         let mut row = self.row(ino)?;
         let place = self.place_of(ino, &row)?;
         let of = place.as_ref().filter(|_| !row.is_derived()).map(|place| place.name.folder);
-        if row.counted != of {
+        let changed = row.counted != of;
+        if changed {
             let before = std::mem::replace(&mut row.counted, of);
             self.put_row(ino, row);
             for (folder, change) in before.map(|f| (f, -1)).into_iter().chain(of.map(|f| (f, 1))) {
@@ -206,7 +208,7 @@ impl Txn<'_> {
                 self.show(folder)?;
             }
         }
-        self.cut_circles(ino)?;
+        self.cut_circles(ino, changed)?;
         let row = self.row(ino)?;
         let wanted = place.map(|candidate| {
             let name = &candidate.name;
@@ -242,27 +244,44 @@ impl Txn<'_> {
     /// The circle that a folder would be in, if it and all above it stood where they are
     /// recorded, whether or not they live.
     fn circle(&self, ino: Ino) -> CatalogResult<Option<Vec<OfCircle>>> {
+        // Where folders are recorded to be does not change while their standings are computed.
+        let mut others = self.not_in_circles.borrow_mut();
         let (mut at, mut seen, mut circle) = (ino, BTreeSet::new(), Vec::new());
-        while at != ROOT_INO && seen.insert(at) {
-            let Some(row) = self.find_row(at)? else { return Ok(None) };
-            let Some(candidate) = recorded_place(&row) else { return Ok(None) };
+        while at != ROOT_INO && !others.contains(&at) && seen.insert(at) {
+            let row = self.find_row(at)?;
+            let candidate = row.as_ref().and_then(recorded_place);
+            let (Some(row), Some(candidate)) = (row, candidate) else { break };
             let (again, above, stamp) = (candidate.again, candidate.name.folder, candidate.stamp);
             let (living, counted) = (row.holdings.living, row.counted == Some(above));
             circle.push(OfCircle { ino: at, again, stamp, living, counted });
             at = above;
         }
-        Ok(Some(circle).filter(|_| at == ino && ino != ROOT_INO))
+        // What leads to a circle is not of it.
+        let first = circle.iter().position(|folder| folder.ino == at && seen.contains(&at));
+        let leads = first.unwrap_or(circle.len());
+        others.extend(circle[..leads].iter().map(|folder| folder.ino));
+        Ok(Some(circle).filter(|_| first == Some(0)))
     }
 
-    /// Of each circle that this folder's place makes, the latest stands in the root.
-    fn cut_circles(&mut self, ino: Ino) -> CatalogResult<()> {
+    /// The folders that are cut out of a circle.
+    pub(super) fn cuts(&mut self) -> CatalogResult<BTreeSet<Ino>> {
+        if let Some(cuts) = &self.cuts {
+            return Ok(cuts.clone());
+        }
         let mut cuts = BTreeSet::new();
         self.tree.db.scan(schema::CUTS, schema::CUTS, |key, _| {
             cuts.insert(schema::number(key, 1));
             Ok(true)
         })?;
-        cuts.extend(self.cut_here.iter().copied());
-        if self.row(ino)?.holdings.living == 0 && cuts.is_empty() {
+        self.cuts = Some(cuts.clone());
+        Ok(cuts)
+    }
+
+    /// Of each circle that there is, and that this folder's new place makes, the latest stands in
+    /// the root.
+    fn cut_circles(&mut self, ino: Ino, is_new: bool) -> CatalogResult<()> {
+        let cuts = self.cuts()?;
+        if cuts.is_empty() && !is_new {
             return Ok(());
         }
         let mut wanted = BTreeSet::new();
@@ -271,23 +290,16 @@ impl Txn<'_> {
             let latest = circle.iter().flatten().max_by_key(|folder| (folder.stamp, folder.ino));
             wanted.extend(latest.map(|folder| folder.ino));
         }
-        for number in cuts.union(&wanted).copied().collect::<Vec<_>>() {
+        for number in cuts.symmetric_difference(&wanted).copied() {
             let Some(mut folder) = self.find_row(number)? else { continue };
-            let cut = wanted.contains(&number);
-            if folder.is_cut == cut {
-                continue;
-            }
-            folder.is_cut = cut;
+            folder.is_cut = wanted.contains(&number);
+            self.raw(Space::Meta, schema::cut(number), folder.is_cut.then(|| encode(&())));
             self.put_row(number, folder);
-            self.raw(Space::Meta, schema::cut(number), cut.then(|| encode(&())));
-            match cut {
-                true => drop(self.cut_here.insert(number)),
-                false => drop(self.cut_here.remove(&number)),
-            }
             if number != ino {
                 self.show(number)?;
             }
         }
+        self.cuts = Some(wanted);
         Ok(())
     }
 
@@ -313,7 +325,8 @@ impl Txn<'_> {
             return Ok(());
         }
         let was = |new: &Standing| had.iter().find(|old| same(old, new)).cloned();
-        row.local.unlinked &= new.is_empty();
+        // What waits was removed with its last name, also if another content brings that back.
+        row.local.unlinked &= new.is_empty() || row.local.dirty.is_some();
         row.standings = wanted.into_iter().map(|new| was(&new).unwrap_or(new)).collect();
         self.put_row(ino, row);
         let mut touched: BTreeMap<Ino, BTreeSet<Vec<u8>>> = BTreeMap::new();

@@ -1,5 +1,6 @@
 //! One change of the catalog: reads its own writes, commits as one batch.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -46,8 +47,10 @@ pub struct Txn<'a> {
     raw: BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>,
     pub(super) vault: Vec<(Record, Origin)>,
     pub(super) queued: BTreeMap<Ino, Option<OutboxEntry>>,
-    /// Folders that this change has cut out of a circle.
-    pub(super) cut_here: BTreeSet<Ino>,
+    /// Folders that are cut out of a circle, once somebody has asked.
+    pub(super) cuts: Option<BTreeSet<Ino>>,
+    /// Folders that are in none, found while standings are computed.
+    pub(super) not_in_circles: RefCell<BTreeSet<Ino>>,
     /// By file, what is covered and not in the history yet, with the day of that; a file whose
     /// versions have to be looked at is here even if nothing is known.
     pub(super) listed: BTreeMap<Ino, Vec<(VersionId, u64)>>,
@@ -78,7 +81,8 @@ impl<'a> Txn<'a> {
             raw: BTreeMap::new(),
             vault: Vec::new(),
             queued: BTreeMap::new(),
-            cut_here: BTreeSet::new(),
+            cuts: None,
+            not_in_circles: RefCell::default(),
             listed: BTreeMap::new(),
             unshown: BTreeSet::new(),
             is_showing: false,
