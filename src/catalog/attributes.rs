@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use parking_lot::RwLock;
 
-use super::keys;
+use super::local::schema;
 use crate::db::{Batch, Db, DbResult};
 
 /// Most names kept; with more, every inode may have any.
@@ -21,7 +21,7 @@ const KEPT: usize = 1_000;
 pub(super) struct NamesInUse(RwLock<Option<BTreeSet<Vec<u8>>>>);
 
 fn key() -> Vec<u8> {
-    keys::meta("xattrs")
+    schema::meta("xattrs")
 }
 
 impl NamesInUse {

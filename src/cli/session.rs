@@ -19,7 +19,7 @@ use super::kept::Kept;
 use super::output::Output;
 use super::{Exit, environment};
 use crate::config::{self, ConfigError, Connection, Endpoint, Layer, Place};
-use crate::crypto::{MasterKey, PayloadCipher};
+use crate::crypto::{CatalogKeys, MasterKey, PayloadCipher};
 use crate::engine::EngineError;
 use crate::env::Env;
 use crate::mount::{EmbeddedVault, MountError};
@@ -203,14 +203,21 @@ impl Session {
 
     /// Seals and opens with the vault's key.
     pub(super) fn cipher(&self) -> anyhow::Result<PayloadCipher> {
+        Ok(self.opening_keys()?.0)
+    }
+
+    /// The same, and what tells the drive's part lists from other contents.
+    pub(super) fn opening_keys(&self) -> anyhow::Result<(PayloadCipher, CatalogKeys)> {
+        let keys =
+            |key: &MasterKey| (PayloadCipher::new(key, self.env.clone()), CatalogKeys::new(key));
         if let Some(vault) = &self.embedded {
-            return Ok(PayloadCipher::new(&vault.key, self.env.clone()));
+            return Ok(keys(&vault.key));
         }
         let path = self.key_file.as_deref().ok_or(ConfigError::Missing {
             what: "the key",
             hint: "--key-file or PRIVICOREFS_KEY_FILE",
         })?;
-        Ok(PayloadCipher::new(&MasterKey::load(path)?, self.env.clone()))
+        Ok(keys(&MasterKey::load(path)?))
     }
 
     /// Keeps another authorization in place of the one that is kept.

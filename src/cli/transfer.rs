@@ -20,14 +20,16 @@ use super::output::Output;
 use super::progress::Meter;
 use super::report::on_file;
 use super::session::{self, Plain, Session};
-use crate::content::manifest::{Manifest, part_len};
-use crate::crypto::{CryptoError, IV_LEN, OVERHEAD, PayloadCipher, StreamSealer, sealed_len};
+use crate::catalog::format::part_list::{PartList, part_len};
+use crate::crypto::{
+    CatalogKeys, CryptoError, IV_LEN, IdentityOf, OVERHEAD, PayloadCipher, StreamSealer, sealed_len,
+};
 use crate::env::Env;
 use crate::protocol::INLINE_CLIENT_LIMIT;
 use crate::store::{Download, FileMeta, Payload, Store, StoreResult, Token};
 
-/// Larger content is not held in memory. A manifest of the drive always is smaller.
-const IN_MEMORY: u64 = 8 << 20;
+/// Larger content is not held in memory. A part list of the drive always is smaller.
+const IN_MEMORY: u64 = 32 << 20;
 /// Bytes sealed, or opened, at a time.
 const PIECE: usize = 256 << 10;
 
@@ -188,9 +190,9 @@ fn sealed_piece(
 /// Fetches a payload, and opens it unless it is to stay sealed.
 pub(super) fn get(args: &GetArgs, output: &Output) -> anyhow::Result<Exit> {
     session::with(&args.plain.connect, async |session| {
-        let cipher = if args.raw { None } else { Some(session.cipher()?) };
+        let keys = if args.raw { None } else { Some(session.opening_keys()?) };
         let mut target = Target::new(args.file.as_deref(), output)?;
-        fetch(session, &Token::new(&args.token), cipher.as_ref(), &mut target).await?;
+        fetch(session, &Token::new(&args.token), keys.as_ref(), &mut target).await?;
         let size = target.finish()?;
         match &args.file {
             Some(_) if args.plain.json => {
@@ -206,7 +208,7 @@ pub(super) fn get(args: &GetArgs, output: &Output) -> anyhow::Result<Exit> {
 async fn fetch(
     session: &Session,
     token: &Token,
-    cipher: Option<&PayloadCipher>,
+    keys: Option<&(PayloadCipher, CatalogKeys)>,
     target: &mut Target<'_>,
 ) -> anyhow::Result<()> {
     let store = session.store();
@@ -215,22 +217,28 @@ async fn fetch(
     if let Some(len) = download.len {
         meter.set_whole(len);
     }
-    let sealed = Spool::of(download, &meter).await?;
-    let Some(cipher) = cipher else { return sealed.each(|piece| target.write(piece)) };
+    let (sealed, _) = Spool::of(download, &meter).await?;
+    let Some((cipher, keys)) = keys else { return sealed.each(|piece| target.write(piece)) };
     let plain = match sealed {
         Spool::Memory(sealed) => cipher.open(&sealed).map_err(unreadable(token))?,
         Spool::Disk(_) => return sealed.open(cipher, token, target).map(drop),
     };
-    // What looks like a manifest and is none is a file like any other.
-    let manifest = Manifest::sniff(&plain).then(|| Manifest::from_bytes(&plain));
-    let Some(Ok(manifest)) = manifest else { return target.write(&plain) };
+    // What looks like a part list and is none is a file like any other.
+    let Ok(list) = PartList::from_json(&plain, keys) else { return target.write(&plain) };
     meter.restart();
-    meter.set_whole(manifest.parts.len() as u64 * OVERHEAD as u64 + manifest.size);
-    for (index, part) in (0..).zip(&manifest.parts) {
-        let sealed = Spool::of(store.get(part).await?, &meter).await?;
-        let expected = part_len(manifest.size, manifest.part_size, index);
-        let found = sealed.open(cipher, part, target)?;
-        anyhow::ensure!(found == expected, "{part}: {found} bytes, where {expected} belong");
+    meter.set_whole(list.parts.iter().flatten().map(|part| part.identity.len).sum());
+    for (index, part) in (0..).zip(&list.parts) {
+        let expected = part_len(list.size, list.part_size, index);
+        let Some(part) = part else {
+            target.write_zeros(expected)?;
+            continue;
+        };
+        let token = &part.token;
+        let (sealed, of) = Spool::of(store.get(token).await?, &meter).await?;
+        let same = of.finish(cipher.key_id()) == Some(part.identity);
+        anyhow::ensure!(same, "{token}: not the part that was stored there");
+        let found = sealed.open(cipher, token, target)?;
+        anyhow::ensure!(found == expected, "{token}: {found} bytes, where {expected} belong");
     }
     Ok(())
 }
@@ -246,13 +254,15 @@ enum Spool {
 }
 
 impl Spool {
-    async fn of(download: Download, meter: &Meter) -> anyhow::Result<Self> {
-        let mut memory = Vec::new();
+    /// Takes a download in, and notes what it is.
+    async fn of(download: Download, meter: &Meter) -> anyhow::Result<(Self, IdentityOf)> {
+        let (mut memory, mut identity) = (Vec::new(), IdentityOf::default());
         let mut disk = None;
         let mut stream = download.stream;
         while let Some(piece) = stream.next().await {
             let piece = piece?;
             meter.add(piece.len());
+            identity.push(&piece);
             if disk.is_none() && (memory.len() + piece.len()) as u64 > IN_MEMORY {
                 let mut file = nameless()?;
                 file.write_all(&std::mem::take(&mut memory))?;
@@ -263,7 +273,7 @@ impl Spool {
                 None => memory.extend_from_slice(&piece),
             }
         }
-        Ok(disk.map_or(Self::Memory(memory), Self::Disk))
+        Ok((disk.map_or(Self::Memory(memory), Self::Disk), identity))
     }
 
     /// Every piece in order.
@@ -373,6 +383,18 @@ impl<'a> Target<'a> {
             None => self.output.bytes(bytes)?,
         }
         self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// A part of zeros, which is not stored.
+    fn write_zeros(&mut self, len: u64) -> anyhow::Result<()> {
+        let piece = vec![0; PIECE];
+        let mut left = len;
+        while left > 0 {
+            let some = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            self.write(&piece[..some])?;
+            left -= some as u64;
+        }
         Ok(())
     }
 

@@ -140,6 +140,9 @@ pub struct Layer {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", help_heading = "Behaviour")]
     pub register_directories: Option<bool>,
+    /// What people know this machine by, in the names of conflict copies [default: its host name]
+    #[arg(long, value_name = "NAME", help_heading = "Behaviour")]
+    pub machine_name: Option<String>,
 
     /// Let other users in (subject to modes and owners)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -225,6 +228,7 @@ impl Layer {
             password_command, key_file, ca_file, state_dir, cache_dir, cache_size, cache_free_floor,
             staging_limit, memory, split_above, part_size, durability, trash_days, local_names,
             parallel, poll_interval, deadline, approval_timeout, drain_timeout, register_directories,
+            machine_name,
             allow_other, read_only, uid, gid, umask, file_mode, dir_mode, log_level, session_store, directory,
         )
     }

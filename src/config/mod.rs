@@ -399,6 +399,7 @@ fn tuning(layer: &Layer) -> Result<Tuning, ConfigError> {
             DurabilityName::Local => Durability::Local,
         },
         trash_days: layer.trash_days.unwrap_or(7),
+        machine_name: layer.machine_name.clone(),
         local_names: layer
             .local_names
             .clone()

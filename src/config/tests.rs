@@ -246,7 +246,7 @@ fn every_option_may_stand_in_the_file() {
          cache_free_floor = \"1MiB\"\nstaging_limit = \"2GiB\"\nmemory = \"64MiB\"\n\
          split_above = \"never\"\npart_size = \"1MiB\"\ndurability = \"close\"\ntrash_days = 0\n\
          local_names = [\"*.tmp\"]\nparallel = 2\npoll_interval = 0\ndeadline = 5\n\
-         approval_timeout = 7\n\
+         approval_timeout = 7\nmachine_name = \"den\"\n\
          drain_timeout = 6\nregister_directories = true\nallow_other = true\nread_only = true\nlog_level = \"debug\"\n\
          session_store = \"file\"\n[directory.calls]\nregister = \"PUT /v2\"\n",
     );
@@ -257,5 +257,6 @@ fn every_option_may_stand_in_the_file() {
     assert_eq!(config.tuning.durability, Durability::Close);
     assert_eq!(config.tuning.local_names, ["*.tmp"]);
     assert!(config.tuning.poll_interval.is_zero());
+    assert_eq!(config.tuning.machine_name.as_deref(), Some("den"));
     assert!(config.register_directories && config.read_only);
 }

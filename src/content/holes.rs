@@ -22,7 +22,16 @@ pub fn find(offset: u64, bytes: &[u8]) -> Vec<Hole> {
     holes
 }
 
-fn is_zero(unit: &[u8]) -> bool {
+/// The run that a range of zeros from `offset` on is, if it is long enough and begins where one
+/// may.
+pub fn whole(offset: u64, len: u64) -> Option<Hole> {
+    let unit = UNIT as u64;
+    let len = len - len % unit;
+    (offset.is_multiple_of(unit) && len > 0).then_some((offset, len))
+}
+
+/// Whether all of it is zero.
+pub fn is_zero(unit: &[u8]) -> bool {
     // Compared in steps that the compiler turns into vector instructions.
     unit.chunks(64).all(|step| step == &[0; 64][..step.len()])
 }
@@ -66,6 +75,8 @@ mod tests {
         assert_eq!(holes, [(unit, 2 * unit), (4 * unit, 2 * unit)]);
         let cut: Vec<_> = within(&holes, 2 * unit, 5 * unit).collect();
         assert_eq!(cut, [(2 * unit, unit), (4 * unit, unit)]);
+        assert_eq!(whole(unit, 2 * unit + 5), Some((unit, 2 * unit)));
+        assert_eq!((whole(unit + 1, unit), whole(0, unit - 1)), (None, None));
         assert_eq!(at(&holes, 0), (false, unit));
         assert_eq!(at(&holes, unit), (true, 3 * unit));
         assert_eq!(at(&holes, 3 * unit), (false, 4 * unit));

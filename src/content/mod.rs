@@ -5,7 +5,6 @@ pub mod buffers;
 pub mod cache;
 pub mod fetch;
 pub mod holes;
-pub mod manifest;
 pub mod staging;
 
 /// Bytes of a chunk: the unit of staged overlays and of the cache. A multiple of

@@ -32,10 +32,10 @@ impl fmt::Debug for CatalogKeys {
 impl CatalogKeys {
     /// Derives them.
     pub fn new(master: &MasterKey) -> Self {
-        let root = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(master.bytes());
+        let root = root(master);
         let mac = |info: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, &*subkey::<32>(&root, &[info]));
         let (marks, part_lists) = (mac(b"mark"), mac(b"part list"));
-        let id = *subkey::<8>(&root, &[b"key id"]);
+        let id = key_id(&root);
         Self { root, id, marks, part_lists }
     }
 
@@ -93,6 +93,19 @@ impl CatalogKeys {
     }
 }
 
+fn root(master: &MasterKey) -> hkdf::Prk {
+    hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(master.bytes())
+}
+
+fn key_id(root: &hkdf::Prk) -> [u8; 8] {
+    *subkey::<8>(root, &[b"key id"])
+}
+
+/// [`CatalogKeys::id`] of a key.
+pub(super) fn id_of(master: &MasterKey) -> [u8; 8] {
+    key_id(&root(master))
+}
+
 fn subkey<const N: usize>(root: &hkdf::Prk, info: &[&[u8]]) -> Zeroizing<[u8; N]> {
     let mut out = Zeroizing::new([0; N]);
     expand(root, info, &mut out[..]);
@@ -137,6 +150,7 @@ mod tests {
     fn subkeys_are_those_of_the_document() {
         let keys = CatalogKeys::new(&MasterKey::from_bytes([0x11; 32]));
         assert_eq!(HEXLOWER.encode(&keys.id()), KEY_ID);
+        assert_eq!(id_of(&MasterKey::from_bytes([0x11; 32])), keys.id());
         assert_eq!(HEXLOWER.encode(&keys.mark(&[1, 2, 3, 4, 5, 6, 7, 8])), MARK);
         assert_eq!(HEXLOWER.encode(&keys.part_list_mac(b"list")), MAC);
     }

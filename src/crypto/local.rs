@@ -16,7 +16,6 @@ pub struct LocalKeys {
     values: LessSafeKey,
     names: hmac::Key,
     tags: hmac::Key,
-    marks: hmac::Key,
     /// Makes the keys of containers.
     containers: hmac::Key,
     nonces: NoncePool,
@@ -41,7 +40,6 @@ impl LocalKeys {
             values: ring_key(&subkey("local values")),
             names: mac("local names"),
             tags: mac("local tags"),
-            marks: mac("upload marks"),
             containers: mac("local containers"),
             nonces: NoncePool::new(),
         }
@@ -87,35 +85,6 @@ impl LocalKeys {
     /// Fills `out` with fresh nonces, none of them all zero.
     pub fn fill_nonces(&self, random: &dyn Random, out: &mut [[u8; IV_LEN]]) {
         self.nonces.fill(random, out);
-    }
-
-    /// A new mark for an upload: looks like a version 4 UUID, and whoever has the key
-    /// can tell that a drive made it ([`is_mark`](Self::is_mark)).
-    ///
-    /// Eight random bytes (less the version's four bits) and eight of their HMAC (less
-    /// the variant's two), so a foreign UUID passes with odds of 2⁻⁶².
-    pub fn mark(&self, random: &dyn Random) -> String {
-        let mut bytes = [0; 16];
-        random.fill(&mut bytes[..8]);
-        bytes[6] = bytes[6] & 0x0f | 0x40;
-        let mac = self.mark_mac(&bytes[..8]);
-        bytes[8..].copy_from_slice(&mac);
-        uuid::Uuid::from_bytes(bytes).to_string()
-    }
-
-    /// Whether `text` is a mark made with this key, on any machine.
-    pub fn is_mark(&self, text: &str) -> bool {
-        let Ok(uuid) = uuid::Uuid::try_parse(text) else { return false };
-        let bytes = uuid.as_bytes();
-        let mac = self.mark_mac(&bytes[..8]);
-        bytes[6] >> 4 == 4 && mac.iter().zip(&bytes[8..]).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
-    }
-
-    fn mark_mac(&self, random: &[u8]) -> [u8; 8] {
-        let mut mac = [0; 8];
-        mac.copy_from_slice(&hmac::sign(&self.marks, random).as_ref()[..8]);
-        mac[0] = mac[0] & 0x3f | 0x80;
-        mac
     }
 }
 
@@ -166,8 +135,6 @@ impl RecordKey {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::crypto::OVERHEAD;
     use crate::env::doubles::{SeededRandom, seeded_env};
@@ -203,21 +170,6 @@ mod tests {
     }
 
     #[test]
-    fn marks_look_like_uuids_and_prove_their_key() {
-        let (keys, random) = (keys(1), SeededRandom::new(7));
-        let mark = keys.mark(&random);
-        let uuid = uuid::Uuid::try_parse(&mark).unwrap();
-        assert_eq!(uuid.get_version_num(), 4);
-        assert_eq!(uuid.get_variant(), uuid::Variant::RFC4122);
-        assert!(keys.is_mark(&mark) && keys.is_mark(&mark.to_uppercase()));
-        assert!(!self::keys(2).is_mark(&mark));
-        assert_ne!(mark, keys.mark(&random));
-        for foreign in ["", "x", "00000000-0000-4000-8000-000000000000"] {
-            assert!(!keys.is_mark(foreign));
-        }
-    }
-
-    #[test]
     fn containers_have_unrelated_keys() {
         let keys = keys(1);
         let mut text = *b"record";
@@ -228,18 +180,5 @@ mod tests {
         assert_ne!(&stolen, b"record");
         keys.record_key(&[1; 16]).open([5; 12], b"0", &mut text, tag).unwrap();
         assert_eq!(&text, b"record");
-    }
-
-    proptest! {
-        #[test]
-        fn one_changed_digit_is_no_mark(seed in any::<u64>(), at in 0..36usize, to in 0..16u32) {
-            let keys = keys(4);
-            let mark = keys.mark(&SeededRandom::new(seed));
-            let mut digits: Vec<char> = mark.chars().collect();
-            prop_assume!(digits[at] != '-');
-            digits[at] = char::from_digit(to, 16).unwrap();
-            let changed: String = digits.into_iter().collect();
-            prop_assert_eq!(keys.is_mark(&changed), changed == mark);
-        }
     }
 }

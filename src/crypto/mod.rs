@@ -8,9 +8,8 @@
 //! * [`CatalogKeys`] holds HKDF-SHA256 subkeys of it for the catalog in the vault, one for each
 //!   kind of payload and writer, and what authenticates part lists and marks.
 //! * [`LocalKeys`] holds HKDF-SHA256 subkeys of it for what lies on this machine
-//!   (staging, cache, journal, database), for keyed lookup names, and for the marks that
-//!   let a drive recognise its own uploads. Nothing local is ever sealed under the
-//!   master key, so local volume does not wear it.
+//!   (staging, cache, journal, database), and for keyed lookup names. Nothing local is ever
+//!   sealed under the master key, so local volume does not wear it.
 //!
 //! **Nonces** are 96 random bits everywhere. A counter would need a durable home, and a
 //! restored snapshot of that home would repeat it. The chance that any two of `n` seals
@@ -35,7 +34,7 @@ mod payload;
 mod stream;
 
 pub use catalog::CatalogKeys;
-pub use identity::Identity;
+pub use identity::{Identity, IdentityOf};
 pub use key::{KeyError, MasterKey};
 pub use local::{LocalKeys, RecordKey};
 pub use payload::{PayloadCipher, sealed_len};

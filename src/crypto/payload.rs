@@ -7,7 +7,7 @@ use aes::cipher::KeyInit;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::stream::{StreamOpener, StreamSealer};
-use super::{CryptoError, IV_LEN, MasterKey, OVERHEAD, TAG_LEN};
+use super::{CryptoError, IV_LEN, Identity, MasterKey, OVERHEAD, TAG_LEN, catalog};
 use crate::env::Env;
 
 /// Bytes of the sealed form of `plain_len` bytes.
@@ -17,10 +17,12 @@ pub const fn sealed_len(plain_len: u64) -> u64 {
 
 /// Seals and opens payloads under the master key.
 ///
-/// Every seal draws a fresh random IV; there is no way to choose one, so two contents
-/// never share one (the module's header counts how many seals are safe).
+/// Every seal draws a fresh random IV, so two contents never share one (the module's header
+/// counts how many seals are safe). Where the very same bytes are needed once more, for a put
+/// that goes on, [`PayloadCipher::seal_again`] makes sure that they are the same.
 pub struct PayloadCipher {
     key: LessSafeKey,
+    key_id: [u8; 8],
     /// The same key for the streaming form, which ring does not offer.
     stream_key: aes::Aes256,
     env: Env,
@@ -35,7 +37,22 @@ impl fmt::Debug for PayloadCipher {
 impl PayloadCipher {
     /// A cipher under `key` with IVs from `env`.
     pub fn new(key: &MasterKey, env: Env) -> Self {
-        Self { key: ring_key(key.bytes()), stream_key: aes::Aes256::new(key.bytes().into()), env }
+        Self {
+            key: ring_key(key.bytes()),
+            key_id: catalog::id_of(key),
+            stream_key: aes::Aes256::new(key.bytes().into()),
+            env,
+        }
+    }
+
+    /// What tells its key from others: [`super::CatalogKeys::id`].
+    pub fn key_id(&self) -> [u8; 8] {
+        self.key_id
+    }
+
+    /// The identity of what it has sealed.
+    pub fn identity(&self, sealed: &[u8]) -> Option<Identity> {
+        Identity::of_content(sealed, self.key_id)
     }
 
     /// Seals `plain` into one new allocation.
@@ -52,11 +69,28 @@ impl PayloadCipher {
     ///
     /// # Panics
     /// If `buffer` is shorter than the 12 bytes of room, or longer than AES-GCM's 64 GiB.
-    #[allow(clippy::expect_used, reason = "one buffer of 64 GiB is not made by accident")]
     pub fn seal_in_place(&self, buffer: &mut Vec<u8>) {
+        self.seal_with(self.fresh_iv(), buffer);
+    }
+
+    /// Makes the very bytes that were sealed before and have this identity; `buffer` as for
+    /// [`seal_in_place`](Self::seal_in_place). False, and the plaintext is left as it was, if it
+    /// is another content than then: nothing that was sealed with that IV is let out.
+    pub fn seal_again(&self, of: &Identity, buffer: &mut Vec<u8>) -> bool {
+        self.seal_with(of.iv, buffer);
+        if self.identity(buffer) == Some(*of) {
+            return true;
+        }
+        let opened = self.open_in_place(buffer).map(|plain| plain.len());
+        buffer.truncate(IV_LEN + opened.unwrap_or(0));
+        false
+    }
+
+    #[allow(clippy::expect_used, reason = "one buffer of 64 GiB is not made by accident")]
+    fn seal_with(&self, with: [u8; IV_LEN], buffer: &mut Vec<u8>) {
         assert!(buffer.len() >= IV_LEN, "no room for the IV before the plaintext");
         let (iv, plain) = buffer.split_at_mut(IV_LEN);
-        iv.copy_from_slice(&self.fresh_iv());
+        iv.copy_from_slice(&with);
         let nonce = Nonce::try_assume_unique_for_key(iv).expect("an IV has 12 bytes");
         let tag = self
             .key
@@ -88,7 +122,14 @@ impl PayloadCipher {
 
     /// Seals in pieces, for a payload that does not fit in memory.
     pub fn stream_sealer(&self) -> StreamSealer {
-        StreamSealer::new(&self.stream_key, self.fresh_iv())
+        self.stream_sealer_with(self.fresh_iv())
+    }
+
+    /// The same with an IV that was drawn by [`fresh_iv`](Self::fresh_iv), so that another
+    /// attempt sends the very same bytes. **For one content only**: whoever keeps an IV makes
+    /// sure that what is sealed with it has not changed.
+    pub fn stream_sealer_with(&self, iv: [u8; IV_LEN]) -> StreamSealer {
+        StreamSealer::new(&self.stream_key, iv)
     }
 
     /// Opens in pieces. Read the warning on [`StreamOpener`] first.
@@ -96,7 +137,8 @@ impl PayloadCipher {
         StreamOpener::new(&self.stream_key)
     }
 
-    fn fresh_iv(&self) -> [u8; IV_LEN] {
+    /// A new IV, for one content.
+    pub fn fresh_iv(&self) -> [u8; IV_LEN] {
         let mut iv = [0; IV_LEN];
         self.env.random.fill(&mut iv);
         iv
@@ -176,6 +218,22 @@ mod tests {
     fn two_seals_of_one_content_differ() {
         let cipher = cipher(1);
         assert_ne!(cipher.seal(b"same"), cipher.seal(b"same"));
+    }
+
+    #[test]
+    fn what_is_sealed_again_is_the_same_or_nothing() {
+        let cipher = cipher(1);
+        let room = |plain: &[u8]| [&[0; IV_LEN], plain].concat();
+        let sealed = cipher.seal(b"content");
+        let identity = cipher.identity(&sealed).unwrap();
+        let mut again = room(b"content");
+        assert!(cipher.seal_again(&identity, &mut again));
+        assert_eq!(again, sealed);
+        for other in [&b"another"[..], b"more content", b""] {
+            let mut buffer = room(other);
+            assert!(!cipher.seal_again(&identity, &mut buffer));
+            assert_eq!(&buffer[IV_LEN..], other);
+        }
     }
 
     #[test]

@@ -89,8 +89,8 @@ impl Gcm {
 
 /// Seals a payload in pieces; made by `PayloadCipher::stream_sealer`, which draws the IV.
 ///
-/// One sealer is one attempt: a repeated upload takes a new one, because the content
-/// below it may have changed and an IV must never meet two contents.
+/// An IV must never meet two contents: an attempt that sends the same bytes again
+/// (`stream_sealer_with`) ends as soon as the content below it may have changed.
 pub struct StreamSealer {
     gcm: Gcm,
     /// Goes out before the first ciphertext.

@@ -18,7 +18,7 @@ use crate::crypto::MasterKey;
 use crate::engine::{Engine, EngineConfig};
 use crate::env::Env;
 use crate::privicore::{Client, ClientConfig};
-use crate::store::{Limit, Retry, RetryConfig, Store, StoreError, StoreErrorKind};
+use crate::store::{Limit, Proved, Retry, RetryConfig, Store, StoreError, StoreErrorKind};
 
 /// How long a mount that could do without the service waits for it first.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ impl Vault {
         }
     }
 
-    /// `Retry` over `Limit`: what waits to try again holds no permit.
+    /// `Proved` over `Retry` over `Limit`: what waits to try again holds no permit.
     fn stacked(
         client: Arc<Client>,
         (api_url, ws_url): (Url, Url),
@@ -74,7 +74,7 @@ impl Vault {
     ) -> Self {
         let limited = Limit::new(Arc::clone(&client) as _, config.tuning.parallel, READS);
         let retry = Retry::new(Arc::new(limited), RetryConfig::default(), env.clone());
-        Self { store: Arc::new(retry), client, api_url, ws_url, engine }
+        Self { store: Arc::new(Proved::new(Arc::new(retry))), client, api_url, ws_url, engine }
     }
 
     /// Leaves the channel and stops the engine.

@@ -63,6 +63,8 @@ pub struct Tuning {
     pub durability: Durability,
     /// Days that deleted content is kept; 0: none.
     pub trash_days: u32,
+    /// What people know this machine by; `None`: its host name.
+    pub machine_name: Option<String>,
     /// Patterns of names never uploaded.
     pub local_names: Vec<String>,
     /// Uploads at once.

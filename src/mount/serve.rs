@@ -125,6 +125,7 @@ async fn open_vfs(
         part_size: tuning.part_size,
         durability: tuning.durability,
         trash_days: tuning.trash_days,
+        machine_name: tuning.machine_name,
         local_names: tuning.local_names,
         parallel: tuning.parallel,
         deadline: tuning.deadline,

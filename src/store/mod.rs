@@ -21,6 +21,7 @@ mod limit;
 #[allow(dead_code, reason = "the unit tests use a part of what the test house has")]
 #[path = "../../tests/house/memory_store.rs"]
 mod memory_store;
+mod proved;
 mod retry;
 
 use std::fmt;
@@ -38,6 +39,7 @@ pub use hold::{Hold, Holding};
 pub use limit::Limit;
 #[cfg(test)]
 pub(crate) use memory_store::{MemoryStore, Op};
+pub use proved::Proved;
 pub use retry::{Retry, RetryConfig, Told};
 
 /// An opaque handle of one stored payload (a permanent data token).

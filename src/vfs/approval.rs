@@ -3,8 +3,8 @@
 //! Invariants
 //! * Waiting occupies nothing but the caller: no permit, no buffer, no place among the
 //!   uploads. The store fails a held call at once, and what waits, waits here.
-//! * One vote per content. A put that is held is made again under the same mark, and the
-//!   store gives its outcome; until then the file is not read or sealed again. Its content
+//! * One vote per content. A put that is held is made again under the same mark, with the very
+//!   same bytes, and the store gives its outcome; until then the file is not read or sealed again. Its content
 //!   is known by the very [`Body`] and its generation: the body is kept in memory as long.
 //! * The mark of a held put stays alive until its vote is over, so that housekeeping does
 //!   not take it for settled; what it stored for a content that has changed meanwhile is
@@ -13,8 +13,8 @@
 //!   asked to vote about what nobody reads.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +25,8 @@ use super::body::{Body, Need};
 use super::error::{VfsError, VfsResult};
 use super::status::LiveMark;
 use super::{Ino, Vfs};
-use crate::store::{Hold, StoreError, Token};
+use crate::crypto::{IV_LEN, Identity};
+use crate::store::{Hold, Reference, StoreError};
 
 /// How long a call that a vote has refused is not made again by itself.
 pub(super) const AFTER_REFUSAL: Duration = Duration::from_secs(3600);
@@ -37,10 +38,34 @@ const REPEATED: Duration = Duration::from_secs(1);
 /// Which payload of a file: a part, or the one that stands for all of it.
 pub(super) type Slot = Option<u64>;
 
+/// How a payload was sealed: what it takes to make the very same bytes again. It is kept for one
+/// content, never for two.
+#[derive(Clone, Debug)]
+pub(super) struct Seal {
+    pub(super) iv: [u8; IV_LEN],
+    /// What was made, once all of it has been.
+    pub(super) identity: Arc<OnceLock<Identity>>,
+}
+
+impl Seal {
+    /// One that begins with this IV.
+    pub(super) fn new(iv: [u8; IV_LEN]) -> Self {
+        Self { iv, identity: Arc::default() }
+    }
+
+    /// That of a payload which has this identity.
+    pub(super) fn of(identity: Identity) -> Self {
+        let seal = Self::new(identity.iv);
+        seal.identity.get_or_init(|| identity);
+        seal
+    }
+}
+
 /// A put that is held.
 struct HeldPut {
     hold: Arc<Hold>,
     mark: LiveMark,
+    seal: Seal,
     body: Arc<Body>,
     generation: u64,
 }
@@ -110,8 +135,11 @@ impl Approvals {
         self.reads_are_held.load(Ordering::Relaxed)
     }
 
-    /// The mark under which this very content was put and held, if it was.
-    pub(super) fn resume(&self, body: &Arc<Body>, slot: Slot, generation: u64) -> Option<LiveMark> {
+    /// The mark under which this very content was put and held, if it was, and how it was sealed.
+    pub(super) fn resume(
+        &self,
+        (body, slot, generation): (&Arc<Body>, Slot, u64),
+    ) -> Option<(LiveMark, Seal)> {
         let mut puts = self.puts.lock();
         let of_file = puts.get_mut(&body.ino)?;
         let held = of_file.get(&slot)?;
@@ -122,17 +150,17 @@ impl Approvals {
         if of_file.is_empty() {
             puts.remove(&body.ino);
         }
-        Some(held.mark)
+        Some((held.mark, held.seal))
     }
 
-    /// Keeps the mark of a put that is held.
+    /// Keeps the mark of a put that is held, and how it was sealed.
     pub(super) fn keep(
         &self,
         (body, slot, generation): (&Arc<Body>, Slot, u64),
-        mark: LiveMark,
+        (mark, seal): (LiveMark, Seal),
         hold: Arc<Hold>,
     ) {
-        let held = HeldPut { hold, mark, body: Arc::clone(body), generation };
+        let held = HeldPut { hold, mark, seal, body: Arc::clone(body), generation };
         self.puts.lock().entry(body.ino).or_default().insert(slot, held);
     }
 
@@ -197,7 +225,7 @@ impl Vfs {
         &self,
         ino: Ino,
         need: Need,
-        held: &mut Vec<(Token, Bytes)>,
+        held: &mut Vec<(Reference, Bytes)>,
     ) -> VfsResult<()> {
         if let Some(error) = self.approvals.just_failed(ino) {
             return Err(error);
@@ -247,7 +275,7 @@ impl Vfs {
     pub(super) async fn publish_patiently(self: &Arc<Self>) -> VfsResult<()> {
         let limit = Instant::now() + self.config.approval_timeout;
         let held = |hold| VfsError::AwaitingApproval { what: "catalog".into(), hold };
-        if let Some(hold) = self.remote.held()
+        if let Some(hold) = self.remote.pending_approval()
             && timeout_at(limit, hold.settled()).await.is_err()
         {
             return Err(held(hold));
@@ -259,7 +287,7 @@ impl Vfs {
             if let Ok(done) = timeout(LOOK_AT_HOLD, &mut publishing).await {
                 return done.unwrap_or_else(|_| Err(VfsError::Closing { what: "catalog".into() }));
             }
-            if let Some(hold) = self.remote.held()
+            if let Some(hold) = self.remote.pending_approval()
                 && Instant::now() >= limit
             {
                 return Err(held(hold));

@@ -17,7 +17,11 @@
 //! 3. `generation` counts content changes, and never goes back while the process lives;
 //!    `persisted` is the one that the local database describes. `flush` makes them equal,
 //!    so a closed file survives the process, and need not stay in memory.
-//! 4. The state lock is never held across the network. An operation that lacks bytes says
+//! 4. A byte that changes, even one of a write that fails behind it, has a new generation: what
+//!    was read twice at one generation is the same.
+//! 5. What the local database describes has an identity of its own from then on, under which it
+//!    may become a version here or on a copy of this machine.
+//! 6. The state lock is never held across the network. An operation that lacks bytes says
 //!    which payload it needs ([`Need`]), lets go, and tries again once it is fetched.
 
 use std::collections::BTreeMap;
@@ -31,11 +35,12 @@ use tokio::time::Instant;
 use super::error::{VfsError, VfsResult};
 use super::{Ino, Vfs};
 use crate::catalog::cleared::Cleared;
-use crate::catalog::{Content, Dirty, DirtyKind, Time};
+use crate::catalog::format::{Stamp, VersionId};
+use crate::catalog::{Content, Dirty, DirtyKind, Time, Version};
 use crate::content::CHUNK;
 use crate::content::blob::{BLOCK, Blob};
 use crate::content::staging::Held;
-use crate::store::Token;
+use crate::store::{Reference, Token};
 
 /// A file up to this many bytes is kept whole in memory while it is written, and in the
 /// local database until it is committed: no file of its own, no sync of its own.
@@ -47,9 +52,11 @@ const BLOCK64: u64 = BLOCK as u64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     /// Content.
-    Content(Token),
-    /// The manifest that names the parts.
-    Manifest(Token),
+    Content(Reference),
+    /// Another client's, which nobody has read yet.
+    Unread(Token),
+    /// The list that names the parts.
+    Manifest(Reference),
     /// A writer must wait until an upload that froze the file is done.
     Thaw,
 }
@@ -77,6 +84,15 @@ pub(super) enum Overlay {
     Chunks(BTreeMap<u32, Chunk>),
 }
 
+/// An identity under which the local database has described a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Recorded {
+    pub(super) id: VersionId,
+    pub(super) stamp: Stamp,
+    /// Which content that was.
+    pub(super) generation: u64,
+}
+
 /// The content's state.
 #[derive(Debug)]
 pub(super) struct State {
@@ -89,6 +105,8 @@ pub(super) struct State {
     pub(super) dirty: bool,
     pub(super) generation: u64,
     pub(super) persisted: u64,
+    /// What was recorded since the base, in order.
+    pub(super) recorded: Vec<Recorded>,
     /// The generation of the last truncation.
     pub(super) cut: u64,
     /// The newest generation that is in the vault.
@@ -137,6 +155,7 @@ impl Body {
                 dirty: false,
                 generation,
                 persisted: generation,
+                recorded: Vec::new(),
                 cut: generation,
                 committed: generation,
                 mtime: None,
@@ -170,7 +189,24 @@ impl State {
             base: self.base.clone(),
             cleared: self.cleared.clone(),
             allocated: self.allocated(),
+            recorded: self.recorded.iter().map(|recorded| recorded.id).collect(),
+            stamp: self.recorded.last().map(|recorded| recorded.stamp).unwrap_or_default(),
         })
+    }
+
+    /// Whether what is to be recorded now has no identity yet.
+    pub(super) fn is_unnamed(&self) -> bool {
+        let named = self.recorded.last().map(|recorded| recorded.generation);
+        self.dirty && named != Some(self.generation)
+    }
+
+    /// Of another client's content that nobody has read, how much there is is not known either:
+    /// it has to be read before a part of it is changed.
+    fn unread(&self) -> Option<Need> {
+        match &self.base.version {
+            Version::Unread(token) if self.base_len > 0 => Some(Need::Unread(token.clone())),
+            _ => None,
+        }
     }
 
     /// Notes a content change at time `now`.
@@ -192,7 +228,7 @@ impl State {
         vfs: &Vfs,
         offset: u64,
         out: &mut [u8],
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Option<Need>> {
         match &self.overlay {
             Overlay::None => self.read_base(vfs, offset, out, held),
@@ -225,7 +261,7 @@ impl State {
         chunk: &Chunk,
         piece: &Piece,
         out: &mut [u8],
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Option<Need>> {
         let first = piece.within / BLOCK64;
         let skip = (piece.within % BLOCK64) as usize;
@@ -271,7 +307,7 @@ impl State {
         vfs: &Vfs,
         offset: u64,
         out: &mut [u8],
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Option<Need>> {
         let shown = self.base_len.saturating_sub(offset).min(out.len() as u64) as usize;
         let (shown, zeros) = out.split_at_mut(shown);
@@ -299,10 +335,13 @@ impl State {
         vfs: &Vfs,
         ino: Ino,
         (from, to): (u64, u64),
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Option<Need>> {
         if self.frozen {
             return Ok(Some(Need::Thaw));
+        }
+        if let Some(need) = self.unread() {
+            return Ok(Some(need));
         }
         if let Some(need) = self.prepare(vfs, ino, self.size, held)? {
             return Ok(Some(need));
@@ -367,8 +406,8 @@ impl State {
         if empty {
             self.drop_overlay(vfs, ino)?;
             // Its own history: what is borrowed is the bytes.
-            let (stamp, seen) = (self.base.stamp, self.base.seen.clone());
-            self.base = Content { stamp, seen, ..version.clone() };
+            let (id, stamp) = (self.base.id, self.base.stamp);
+            self.base = Content { id, stamp, ..version.clone() };
             self.overlay = Overlay::Chunks(BTreeMap::new());
         }
         let now = vfs.now();
@@ -387,13 +426,16 @@ impl State {
         ino: Ino,
         offset: u64,
         data: &[u8],
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Option<Need>> {
         if self.frozen {
             return Ok(Some(Need::Thaw));
         }
         if data.is_empty() {
             return Ok(None);
+        }
+        if let Some(need) = self.unread() {
+            return Ok(Some(need));
         }
         let end = offset + data.len() as u64;
         if let Some(need) = self.prepare(vfs, ino, end.max(self.size), held)? {
@@ -411,9 +453,16 @@ impl State {
         } else {
             for piece in pieces(offset, data.len() as u64, CHUNK) {
                 let part = &data[piece.at..piece.at + piece.len];
-                if let Some(need) = self.write_chunk(vfs, ino, &piece, part, held)? {
-                    return Ok(Some(need));
+                let done = self.write_chunk(vfs, ino, &piece, part, held);
+                if matches!(done, Ok(None)) {
+                    continue;
                 }
+                if piece.at > 0 {
+                    // What has been written so far is there, whatever becomes of the rest.
+                    self.size = self.size.max(piece.offset);
+                    self.changed(now);
+                }
+                return done;
             }
         }
         self.size = self.size.max(end);
@@ -427,7 +476,7 @@ impl State {
         vfs: &Vfs,
         ino: Ino,
         size: u64,
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Option<Need>> {
         let small = size <= SMALL_MAX;
         match (&mut self.overlay, small) {
@@ -467,7 +516,7 @@ impl State {
         ino: Ino,
         piece: &Piece,
         data: &[u8],
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Option<Need>> {
         let first = piece.within / BLOCK64;
         let skip = (piece.within % BLOCK64) as usize;
@@ -485,10 +534,11 @@ impl State {
             merged = buffer;
             &merged
         };
-        let generation = self.generation + 1;
+        vfs.staging.check_room(blocks.len() as u64).map_err(|e| vfs.staging_error(ino, e))?;
+        self.generation += 1;
+        let generation = self.generation;
         let chunk = self.chunk(vfs, ino, piece.index32())?;
         let blob_error = |e| VfsError::from_blob(vfs.name_of_open(), e);
-        vfs.staging.check_room(blocks.len() as u64).map_err(|e| vfs.staging_error(ino, e))?;
         chunk.blob.write(first, blocks).map_err(blob_error)?;
         chunk.generation = generation;
         vfs.account(chunk)?;
@@ -503,7 +553,7 @@ impl State {
         skip: usize,
         len: usize,
         buffer: &mut [u8],
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Option<Need>> {
         let tail = skip + len;
         let last = (tail - 1) / BLOCK * BLOCK;
@@ -545,10 +595,15 @@ impl State {
         vfs: &Vfs,
         ino: Ino,
         size: u64,
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Option<Need>> {
         if self.frozen {
             return Ok(Some(Need::Thaw));
+        }
+        if size > 0
+            && let Some(need) = self.unread()
+        {
+            return Ok(Some(need));
         }
         let mut given_up = BTreeMap::new();
         if size == 0 {

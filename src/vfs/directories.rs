@@ -21,11 +21,9 @@ use tokio::time::timeout;
 
 use super::error::{VfsError, VfsResult};
 use super::{Attr, Caller, Ino, NAME_MAX, ROOT_INO, Vfs, XattrMode};
-use crate::catalog::discover::Owner;
-use crate::catalog::folders::TopFolder;
-use crate::catalog::record::truncate_utf8;
-use crate::catalog::segment::Paths;
-use crate::catalog::{Stale, Time, keys};
+use crate::catalog::format::names::cut;
+use crate::catalog::local::schema;
+use crate::catalog::{Owner, Paths, Stale, Time, TopFolder};
 use crate::db::Space;
 use crate::store::{StoreError, StoreResult};
 use crate::telemetry;
@@ -107,7 +105,7 @@ impl Vfs {
     /// the top becomes a directory. Waits a little for the first list. To be called once,
     /// before [`Vfs::start`].
     pub async fn show_directories(&self, calls: Arc<dyn Directories>, register: bool) {
-        let kept = self.tree.db().load::<Vec<(Ino, DirectoryInfo)>>(&keys::meta("directories"));
+        let kept = self.tree.db().load::<Vec<(Ino, DirectoryInfo)>>(&schema::meta("directories"));
         let kept = kept.unwrap_or_default();
         // A vault that is new here has just answered: this is bounded by the deadline.
         let limit = if kept.is_some() { FIRST_LOOK } else { Duration::MAX };
@@ -203,7 +201,7 @@ impl Vfs {
         stale: &mut Vec<Stale>,
     ) -> VfsResult<Option<Ino>> {
         let created = Time::from(info.created.unwrap_or(UNIX_EPOCH));
-        let owner = Owner { uid: self.config.default_uid, gid: self.config.default_gid };
+        let owner = self.owner_of_others();
         let mut names = vec![folder_name(info), substitute(info)];
         if let Some(ino) = before {
             let links = self.tree.links_of(ino)?.into_iter();
@@ -228,7 +226,7 @@ impl Vfs {
     }
 
     fn has_kept_directories(&self) -> VfsResult<bool> {
-        Ok(self.tree.db().contains(Space::Meta, &keys::meta("directories"))?)
+        Ok(self.tree.db().contains(Space::Meta, &schema::meta("directories"))?)
     }
 
     /// Writes the table down for the next mount.
@@ -237,7 +235,7 @@ impl Vfs {
             self.directories.known.lock().folders.clone().into_iter().collect();
         folders.sort_by_key(|(ino, _)| *ino);
         let mut batch = self.tree.db().batch();
-        batch.store(&keys::meta("directories"), &folders);
+        batch.store(&schema::meta("directories"), &folders);
         if let Err(error) = batch.commit() {
             tracing::warn!(%error, "directories could not be written down");
         }
@@ -326,7 +324,7 @@ impl Vfs {
             let others = known.folders.keys().copied().filter(|ino| Some(*ino) != before);
             (others.collect::<BTreeSet<_>>(), before)
         };
-        let owner = Owner { uid: caller.uid, gid: caller.gid };
+        let owner = Owner { uid: caller.uid, gid: caller.gid, umask: 0 };
         let created = Time::from(info.created.unwrap_or(UNIX_EPOCH));
         let wanted = TopFolder { name, before, except: &others, owner, created };
         let Some((ino, stale)) = self.tree.top_folder(wanted)? else {
@@ -485,16 +483,16 @@ fn folder_name(info: &DirectoryInfo) -> Vec<u8> {
         _ if Paths::is_hidden(&name) => format!("_{name}"),
         _ => name,
     };
-    truncate_utf8(name.as_bytes(), NAME_MAX).to_vec()
+    cut(name.as_bytes(), NAME_MAX).to_vec()
 }
 
 /// The name of a directory's folder where something else has its own.
 fn substitute(info: &DirectoryInfo) -> Vec<u8> {
     let clean = |text: &str| text.replace(['/', '\0'], "_");
     let mark = format!("(directory {})", clean(&info.id));
-    let mark = truncate_utf8(mark.as_bytes(), NAME_MAX);
+    let mark = cut(mark.as_bytes(), NAME_MAX);
     let name = clean(&info.name);
-    let name = truncate_utf8(name.as_bytes(), NAME_MAX.saturating_sub(mark.len() + 1));
+    let name = cut(name.as_bytes(), NAME_MAX.saturating_sub(mark.len() + 1));
     match name.is_empty() {
         true => mark.to_vec(),
         false => [name, b" ", mark].concat(),

@@ -180,9 +180,14 @@ impl From<RemoteError> for VfsError {
         match error {
             RemoteError::Catalog(error) => error.into(),
             RemoteError::Store(error) => Self::from_store("catalog", &error),
-            RemoteError::Sealed { token, source } => {
+            RemoteError::Unopened { token, source } => {
                 Self::Corrupt { what: format!("catalog payload {token}"), why: source.to_string() }
             }
+            RemoteError::Replaced { token } => Self::Corrupt {
+                what: format!("catalog payload {token}"),
+                why: FetchError::Replaced.to_string(),
+            },
+            RemoteError::Refused(why) => Self::Denied { what: "catalog".into(), why },
         }
     }
 }
@@ -190,9 +195,9 @@ impl From<RemoteError> for VfsError {
 impl VfsError {
     /// Turns a failed fetch into the operation's error, for the file `what`.
     pub fn from_fetch(what: impl Into<String>, error: FetchError) -> Self {
-        match error {
-            FetchError::Store(error) => Self::from_store(what, &error),
-            FetchError::Sealed(error) => {
+        match &error {
+            FetchError::Store(error) => Self::from_store(what, error),
+            FetchError::Sealed(_) | FetchError::Replaced => {
                 Self::Corrupt { what: what.into(), why: error.to_string() }
             }
         }

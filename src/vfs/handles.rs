@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
+use super::base::PartHeader;
 use super::body::{Body, State};
 use super::error::{VfsError, VfsResult};
 use super::{DirEntry, Ino, Kind, OpenMode, Opened, Vfs};
 use crate::catalog::Version;
-use crate::store::{RiskMeta, Token};
+use crate::store::{Reference, RiskMeta};
 
 /// Bytes read in a row before the next parts are fetched ahead.
 const SEQUENTIAL: u64 = 512 << 10;
@@ -104,16 +105,17 @@ impl Vfs {
         Ok(body)
     }
 
-    /// A clean file shows the version that the catalog names.
-    pub(super) fn refresh_body(&self, body: &Body) -> VfsResult<()> {
-        let Some(inode) = self.tree.find_inode(body.ino)? else { return Ok(()) };
+    /// A clean file shows the version that the catalog names. Says whether that is another.
+    pub(super) fn refresh_body(&self, body: &Body) -> VfsResult<bool> {
         let mut state = body.state.write();
-        if !state.dirty && state.base != inode.content {
-            state.base = inode.content.clone();
-            state.base_len = inode.content.size;
-            state.size = inode.content.size;
+        let Some(inode) = self.tree.find_inode(body.ino)? else { return Ok(false) };
+        if state.dirty || state.base == inode.content {
+            return Ok(false);
         }
-        Ok(())
+        state.base = inode.content.clone();
+        state.base_len = inode.content.size;
+        state.size = inode.content.size;
+        Ok(true)
     }
 
     /// The contents that somebody has open, each once.
@@ -205,7 +207,7 @@ impl Vfs {
     /// Gives up a file that has no name and no handle.
     pub(super) fn discard(&self, body: &Arc<Body>) -> VfsResult<()> {
         let ino = body.ino;
-        {
+        let split = {
             let mut state = body.state.write();
             if state.handles > 0 {
                 return Ok(());
@@ -213,7 +215,8 @@ impl Vfs {
             state.discarded = true;
             state.dirty = false;
             state.drop_overlay(self, ino)?;
-        }
+            self.config.split_above.is_some_and(|limit| state.size > limit)
+        };
         self.queue.remove(ino);
         body.changed.notify_waiters();
         // Not one that an upload still holds either: another machine may give the file a name
@@ -223,8 +226,10 @@ impl Vfs {
             bodies.remove(&ino);
         }
         drop(bodies);
-        self.tree.purge(ino, self.trash_ms())?;
-        Ok(())
+        if split {
+            self.discard_sent(ino)?;
+        }
+        self.purge(ino)
     }
 
     /// Opens a directory.
@@ -295,12 +300,13 @@ impl Vfs {
             return;
         }
         let Some(state) = body.state.try_read() else { return };
-        let Version::Parts { manifest, part_size, .. } = state.base.version.clone() else { return };
+        let Version::Parts(list) = state.base.version.clone() else { return };
         let (size, dirty) = (state.base.size, state.dirty);
         drop(state);
         if dirty {
             return;
         }
+        let Ok(Some(PartHeader { part_size, .. })) = self.part_header(&list) else { return };
         let here = cursor.next / part_size;
         let last = (here + AHEAD).min(size.saturating_sub(1) / part_size);
         let from = cursor.ahead.map_or(here + 1, |ahead| (ahead + 1).max(here + 1));
@@ -310,17 +316,17 @@ impl Vfs {
         cursor.ahead = Some(last);
         drop(cursor);
         for index in from..=last {
-            if let Ok(Some(token)) = self.part(&manifest, index) {
-                self.prefetch(token);
+            if let Ok(Some(Some(part))) = self.part(&list, index) {
+                self.prefetch(part);
             }
         }
     }
 
-    fn prefetch(&self, token: Token) {
+    fn prefetch(&self, payload: Reference) {
         let fetcher = self.fetcher.clone();
         self.spawn(async move {
-            if !fetcher.has(&token) {
-                drop(fetcher.fetch(&token).await);
+            if !fetcher.has(&payload) {
+                drop(fetcher.fetch(&payload).await);
             }
         });
     }
@@ -347,29 +353,29 @@ impl Vfs {
         if !self.counters.prefetching.lock().insert(dir) {
             return; // one sweep of a folder at a time
         }
-        let mut tokens = Vec::new();
+        let mut payloads = Vec::new();
         let listed = self.tree.list(dir, after, |_, _, link| {
             if link.kind == Kind::File
                 && let Ok(Some(inode)) = self.tree.find_inode(link.ino)
                 && inode.content.size <= SIBLING_MAX
                 && inode.local.dirty.is_none()
                 && inode.risk() == RiskMeta::default() // a policy may be about it
-                && let Version::Single { token } = &inode.content.version
+                && let Version::Whole(payload) = &inode.content.version
             {
-                tokens.push(token.clone());
+                payloads.push(payload.clone());
             }
-            tokens.len() < SIBLINGS
+            payloads.len() < SIBLINGS
         });
         let (fetcher, counters) = (self.fetcher.clone(), self.counters.clone());
         self.spawn(async move {
             use futures_util::StreamExt;
             if listed.is_ok() {
-                futures_util::stream::iter(tokens)
-                    .for_each_concurrent(16, |token| {
+                futures_util::stream::iter(payloads)
+                    .for_each_concurrent(16, |payload| {
                         let fetcher = fetcher.clone();
                         async move {
-                            if !fetcher.has(&token) {
-                                drop(fetcher.fetch(&token).await);
+                            if !fetcher.has(&payload) {
+                                drop(fetcher.fetch(&payload).await);
                             }
                         }
                     })

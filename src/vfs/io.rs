@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::base::PartHeader;
 use super::body::{Body, Need, State};
 use super::error::{VfsError, VfsResult};
 use super::{Durability, Ino, Vfs};
 use crate::catalog::Version;
 use crate::content::blob::BLOCK;
-use crate::store::Token;
+use crate::store::Reference;
 
 /// How often an operation asks again for bytes that it has just fetched: more means that
 /// the content keeps changing under it or cannot be kept at all.
@@ -78,7 +79,7 @@ impl Vfs {
         state: &State,
         offset: u64,
         size: u32,
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Result<Vec<u8>, Need>> {
         let len = state.size.saturating_sub(offset).min(u64::from(size)) as usize;
         let mut out = vec![0; len];
@@ -126,7 +127,7 @@ impl Vfs {
         body: &Arc<Body>,
         offset: u64,
         data: &[u8],
-        held: &[(Token, Bytes)],
+        held: &[(Reference, Bytes)],
     ) -> VfsResult<Option<Need>> {
         let mut state = body.state.write();
         self.check_size(body.ino, offset.checked_add(data.len() as u64))?;
@@ -289,7 +290,10 @@ impl Vfs {
             let clean = !state.dirty && state.base_len == state.size;
             clean.then(|| state.base.clone()).ok_or_else(by_reading)?
         };
-        let Version::Parts { part_size, .. } = version.version else { return Err(by_reading()) };
+        let Version::Parts(list) = &version.version else { return Err(by_reading()) };
+        let Some(PartHeader { part_size, .. }) = self.part_header(list)? else {
+            return Err(by_reading());
+        };
         let split = self.config.split_above.is_some_and(|limit| version.size > limit);
         let end = offset.saturating_add(len.min(SHARED_AT_ONCE)).min(version.size);
         let end = if end < version.size { end - end % part_size } else { end };

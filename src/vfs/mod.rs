@@ -17,6 +17,7 @@ mod commit;
 mod directories;
 pub mod error;
 mod extents;
+mod gc;
 mod handles;
 mod io;
 mod names;
@@ -29,7 +30,7 @@ mod writeback;
 mod xattrs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,7 +43,7 @@ use tokio::sync::{Notify, Semaphore};
 use self::body::Body;
 use self::handles::Handle;
 use self::writeback::Queue;
-use crate::catalog::segment::Paths;
+use crate::catalog::format::record::MACHINE_MAX;
 use crate::catalog::{Remote, Stale, Time, Tree};
 use crate::content::CHUNK;
 use crate::content::blob::BLOCK;
@@ -50,7 +51,7 @@ use crate::content::buffers::BufferPool;
 use crate::content::cache::{Cache, CacheConfig};
 use crate::content::fetch::Fetcher;
 use crate::content::staging::Staging;
-use crate::crypto::{LocalKeys, MasterKey, PayloadCipher};
+use crate::crypto::{CatalogKeys, LocalKeys, MasterKey, PayloadCipher};
 use crate::db::Db;
 use crate::env::Env;
 use crate::env::tasks::Task;
@@ -116,6 +117,9 @@ pub struct VfsConfig {
     pub default_uid: u32,
     /// Group of the same.
     pub default_gid: u32,
+    /// What people know this machine by, in the names of conflict copies; `None`: the host's
+    /// name.
+    pub machine_name: Option<String>,
 }
 
 /// Names that editors and desktops litter with: never wanted in a vault (design D4).
@@ -128,6 +132,9 @@ const BUFFERED_PARTS: usize = 3;
 
 /// Locks that loads of contents share, by inode number.
 const LOADING: usize = 64;
+
+/// Where the system has the host's name.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// Tells the kernel (or a test) what to forget.
 pub type Invalidate = Box<dyn Fn(Vec<Invalidation>) + Send + Sync>;
@@ -207,10 +214,12 @@ impl Vfs {
         db: Arc<Db>,
     ) -> VfsResult<Arc<Self>> {
         let keys = Arc::new(LocalKeys::new(&key));
-        let paths = Paths::new(&key.key_id());
+        let catalog_keys = Arc::new(CatalogKeys::new(&key));
         let cipher = Arc::new(PayloadCipher::new(&key, env.clone()));
-        let (uid, gid) = (config.default_uid, config.default_gid);
-        let tree = Arc::new(Tree::open(db.clone(), keys.clone(), env.clone(), uid, gid)?);
+        let owner = (config.default_uid, config.default_gid);
+        let machine = machine_name(&config, &env);
+        let tree = Tree::open(db.clone(), keys.clone(), env.clone(), machine, owner)?;
+        let tree = Arc::new(tree);
         let staging_dir = config.state_dir.join("staging");
         let staging = Staging::open(staging_dir, keys.clone(), env.clone(), config.staging_limit)
             .map_err(|e| VfsError::from_staging("state directory", e))?;
@@ -230,7 +239,7 @@ impl Vfs {
         let (keep, budget) = (config.memory / 4, config.memory / 8 * 3);
         let fetcher =
             Fetcher::new(store.clone(), cipher.clone(), cache.clone(), keep, budget, env.clone());
-        let remote = Remote::new(tree.clone(), store, cipher, keys, env.clone(), paths);
+        let remote = Remote::new(tree.clone(), store, cipher, keys, catalog_keys, env.clone());
         let parallel = config.parallel.max(1);
         let vfs = Arc::new(Self {
             tree,
@@ -284,10 +293,6 @@ impl Vfs {
 
     fn now(&self) -> Time {
         Time::from(self.env.clock.now())
-    }
-
-    fn trash_ms(&self) -> u64 {
-        u64::from(self.config.trash_days) * 86_400_000
     }
 
     /// A file as a message names it: its path.
@@ -347,6 +352,15 @@ impl Vfs {
             drop(self.env.spawn(task));
         }
     }
+}
+
+/// What people know this machine by: at most 64 bytes.
+fn machine_name(config: &VfsConfig, env: &Env) -> String {
+    let name = config.machine_name.clone().unwrap_or_else(|| {
+        let host = env.disk.read(Path::new(HOST_NAME)).unwrap_or_default();
+        String::from_utf8_lossy(&host).trim().to_owned()
+    });
+    name[..name.floor_char_boundary(MACHINE_MAX)].to_owned()
 }
 
 /// Shell-like match of `*` and `?`.

@@ -22,9 +22,10 @@ impl Vfs {
     pub fn forget(&self, ino: Ino, _nlookup: u64) {
         if self.nameless.lock().remove(&ino)
             && self.find_body(ino).is_none()
-            && let Err(error) = self.tree.purge(ino, self.trash_ms())
+            && let Err(error) = self.purge(ino)
         {
-            tracing::warn!(ino, %error, "a removed inode could not be forgotten");
+            let error = error.logged();
+            tracing::warn!(ino, error, "a removed inode could not be forgotten");
         }
     }
 
@@ -221,7 +222,7 @@ impl Vfs {
                 self.retire(&body);
                 result
             }
-            None => Ok(self.tree.purge(ino, self.trash_ms())?),
+            None => self.purge(ino),
         }
     }
 }

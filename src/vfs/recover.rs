@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::body::{Body, Chunk, Overlay, State};
+use super::body::{Body, Chunk, Overlay, Recorded, State};
 use super::error::{VfsError, VfsResult};
 use super::{Ino, Vfs};
-use crate::catalog::{DirtyKind, Inode, Kind, keys};
+use crate::catalog::format::VersionId;
+use crate::catalog::format::record::Place;
+use crate::catalog::local::schema;
+use crate::catalog::{DirtyKind, Inode, Kind, Txn};
 use crate::content::staging::{Held, StagingError};
 use crate::db::{Space, decode, encode};
 
@@ -22,18 +25,17 @@ impl Vfs {
     pub(super) fn record_body(&self, ino: Ino, state: &mut State) -> VfsResult<()> {
         let mut txn = self.tree.begin();
         let Some(mut inode) = txn.find_inode(ino)? else { return Ok(()) };
+        if state.is_unnamed() {
+            let (id, stamp) = txn.new_version();
+            state.recorded.push(Recorded { id, stamp, generation: state.generation });
+        }
         inode.local.dirty = state.record();
-        match state.mtime.take() {
-            Some(mtime) if inode.local.nlink > 0 => txn.touch_content(&mut inode, mtime)?,
-            Some(mtime) => {
-                inode.attrs.mtime = mtime;
-                inode.attrs.ctime = inode.attrs.ctime.max(mtime);
-            }
-            None => txn.adopt(&mut inode)?,
+        if let Some(mtime) = state.mtime.take() {
+            txn.touch_content(&mut inode, mtime);
         }
         match &state.overlay {
             Overlay::Small(bytes) => {
-                txn.raw(Space::Data, keys::waiting(ino), Some(bytes.clone()));
+                txn.raw(Space::Data, schema::waiting(ino), Some(bytes.clone()));
                 self.staging.hold(Held::Small(ino), bytes.len() as u64);
             }
             // Synced with the next group commit: not before, or a file that is written for
@@ -46,24 +48,46 @@ impl Vfs {
             Overlay::None => {}
         }
         if state.dirty {
-            txn.raw(Space::Meta, keys::waiting(ino), Some(Vec::new()));
+            txn.raw(Space::Meta, schema::waiting(ino), Some(Vec::new()));
         }
-        txn.put_inode(inode);
+        txn.put_inode(inode)?;
         txn.commit()?;
         Ok(())
+    }
+
+    /// Forgets an inode that has no name and no handle. What was stored of it and nobody has
+    /// heard of goes with it.
+    pub(super) fn purge(&self, ino: Ino) -> VfsResult<()> {
+        let dropped = self.tree.purge(ino)?;
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let mut txn = self.tree.begin();
+        self.discard_places(&mut txn, &dropped);
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Notes that nothing names these places any more, of which nobody was told.
+    pub(super) fn discard_places(&self, txn: &mut Txn<'_>, places: &[Place]) {
+        for base in places.iter().filter_map(|place| place.base.as_ref()) {
+            let reference = base.reference();
+            txn.discard(&reference.token);
+            self.fetcher.forget(reference);
+        }
     }
 
     /// Records that a chunk is staged in the blob of this name.
     pub(super) fn record_chunk(&self, ino: Ino, index: u32, name: &str) -> VfsResult<()> {
         let mut batch = self.tree.db().batch();
-        batch.put(Space::Meta, &keys::chunk(ino, index), &encode(&name.to_owned()));
+        batch.put(Space::Meta, &schema::chunk(ino, index), &encode(&name.to_owned()));
         Ok(batch.commit()?)
     }
 
     /// Gives up a staged chunk.
     pub(super) fn drop_chunk(&self, ino: Ino, index: u32, chunk: &Chunk) -> VfsResult<()> {
         let mut batch = self.tree.db().batch();
-        batch.remove(Space::Meta, &keys::chunk(ino, index));
+        batch.remove(Space::Meta, &schema::chunk(ino, index));
         batch.commit()?;
         self.staging.remove(&chunk.name);
         Ok(())
@@ -105,6 +129,13 @@ impl Vfs {
             state.base_len = dirty.base_len;
             // An earlier process may have counted further than this one will before it commits.
             state.cleared = dirty.cleared.as_of(generation);
+            // The last of them is of what is loaded now, the others of what was before it.
+            let stamp = dirty.stamp;
+            let named = |id: &VersionId| Recorded { id: *id, stamp, generation: generation - 1 };
+            state.recorded = dirty.recorded.iter().map(named).collect();
+            if let Some(last) = state.recorded.last_mut() {
+                last.generation = generation;
+            }
             state.dirty = true;
             state.cut_chunks(self, ino)?;
         }
@@ -112,7 +143,7 @@ impl Vfs {
     }
 
     fn small_content(&self, inode: &Inode) -> VfsResult<Vec<u8>> {
-        let stored = self.tree.db().get(Space::Data, &keys::waiting(inode.ino))?;
+        let stored = self.tree.db().get(Space::Data, &schema::waiting(inode.ino))?;
         stored.ok_or_else(|| VfsError::Corrupt {
             what: self.name_of(inode.ino),
             why: "its content is missing from the local database".into(),
@@ -120,7 +151,7 @@ impl Vfs {
     }
 
     fn staged_chunks(&self, ino: Ino, generation: u64) -> VfsResult<BTreeMap<u32, Chunk>> {
-        let prefix = keys::chunks(ino);
+        let prefix = schema::chunks(ino);
         let mut named = Vec::new();
         self.tree.db().scan(&prefix, &prefix, |key, value| {
             let mut index = [0; 4];
@@ -142,14 +173,14 @@ impl Vfs {
     /// open, and queues everything that still waits for the vault.
     pub(super) fn recover(&self) -> VfsResult<()> {
         let mut found = Vec::new();
-        self.tree.db().scan(keys::CHUNKS, keys::CHUNKS, |key, value| {
+        self.tree.db().scan(schema::CHUNKS, schema::CHUNKS, |key, value| {
             found.push((key.to_vec(), decode::<String>(&value)?));
             Ok(true)
         })?;
         let mut named = BTreeSet::new();
         let mut batch = self.tree.db().batch();
         for (key, name) in found {
-            let inode = self.tree.find_inode(keys::number(&key, 1))?;
+            let inode = self.tree.find_inode(schema::number(&key, 1))?;
             let dirty = inode.and_then(|i| i.local.dirty.clone());
             // A chunk of a file that was never flushed belongs to nothing.
             match dirty.is_some_and(|d| d.kind == DirtyKind::Chunks) {
@@ -163,9 +194,10 @@ impl Vfs {
         }
         self.staging.sweep(&named);
         self.purge_orphans()?;
+        self.discard_all_sent()?;
         let mut waiting = Vec::new();
-        self.tree.db().scan(keys::WAITING, keys::WAITING, |key, _| {
-            waiting.push(keys::number(key, 1));
+        self.tree.db().scan(schema::WAITING, schema::WAITING, |key, _| {
+            waiting.push(schema::number(key, 1));
             Ok(true)
         })?;
         for ino in waiting {
@@ -185,8 +217,8 @@ impl Vfs {
 
     fn purge_orphans(&self) -> VfsResult<()> {
         let mut orphans = Vec::new();
-        self.tree.db().scan(keys::ORPHANS, keys::ORPHANS, |key, _| {
-            orphans.push(keys::number(key, 1));
+        self.tree.db().scan(schema::ORPHANS, schema::ORPHANS, |key, _| {
+            orphans.push(schema::number(key, 1));
             Ok(true)
         })?;
         for ino in orphans {
@@ -195,10 +227,10 @@ impl Vfs {
                 for (index, chunk) in self.staged_chunks(ino, 0)? {
                     self.drop_chunk(ino, index, &chunk)?;
                 }
-                self.tree.purge(ino, self.trash_ms())?;
+                self.purge(ino)?;
             }
             let mut batch = self.tree.db().batch();
-            batch.remove(Space::Meta, &keys::orphan(ino));
+            batch.remove(Space::Meta, &schema::orphan(ino));
             batch.commit()?;
         }
         Ok(())
@@ -206,16 +238,15 @@ impl Vfs {
 
     fn forget_waiting(&self, ino: Ino) -> VfsResult<()> {
         let mut batch = self.tree.db().batch();
-        batch.remove(Space::Meta, &keys::waiting(ino));
-        batch.remove(Space::Data, &keys::waiting(ino));
+        batch.remove(Space::Meta, &schema::waiting(ino));
+        batch.remove(Space::Data, &schema::waiting(ino));
         Ok(batch.commit()?)
     }
 
     /// After a local start: the vault's catalog. A new state directory needs it; an old one
     /// goes on without, and looks again in the background.
     pub(super) async fn first_look(&self) -> VfsResult<()> {
-        let known = self.tree.db().contains(Space::Meta, &keys::meta("followed"))?;
-        if known {
+        if self.remote.has_followed()? {
             // What others did meanwhile, if the vault answers at once.
             match tokio::time::timeout(FIRST_LOOK, self.look()).await {
                 Ok(Ok(())) => {}
@@ -225,6 +256,9 @@ impl Vfs {
             return Ok(());
         }
         self.look().await?;
+        if !self.config.read_only {
+            self.remote.found().await?;
+        }
         // A vault without a catalog of this key may hold other clients' files: show them
         // before the mount answers, as far as the listing goes.
         self.look_for_files(true).await

@@ -3,13 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::error::VfsError;
 use super::{Ino, Vfs};
-use crate::catalog::{CatalogResult, Inode, Kind, Tree};
+use crate::catalog::{CatalogResult, Kind, Tree};
 use crate::env::Env;
+use crate::store::Token;
+
+/// A deletion that was refused is tried again after this time.
+const AFTER_REFUSAL: Duration = Duration::from_secs(86_400);
 
 /// How long the sums of files and bytes stay good, in milliseconds: `df` asks often, and a
 /// walk of a million inodes takes seconds.
@@ -46,6 +52,8 @@ pub struct Status {
     pub downloaded_bytes: u64,
     /// `ok`, or what is wrong with the catalog.
     pub catalog: String,
+    /// The vault's calendar: its count of days.
+    pub day: u64,
 }
 
 /// A file that could not be uploaded (or read).
@@ -72,6 +80,10 @@ pub(super) struct Inner {
     pub(super) prefetching: Mutex<BTreeSet<Ino>>,
     failures: Mutex<BTreeMap<Ino, VfsError>>,
     marks: Mutex<BTreeSet<String>>,
+    /// What the vault has acknowledged and the catalog is about to name.
+    tokens: Mutex<BTreeSet<Token>>,
+    /// Tokens whose deletion was refused, and when.
+    refused: Mutex<BTreeMap<Token, Instant>>,
     catalog: Mutex<Option<String>>,
     sums: Mutex<Option<(u64, u64, u64)>>,
     now: Option<Env>,
@@ -85,16 +97,24 @@ impl std::ops::Deref for Counters {
     }
 }
 
-/// A mark whose upload is under way in this process: its traces are not remains.
+/// A mark whose upload is under way in this process: its traces are not remains, and neither is
+/// the token that it has led to.
 pub(super) struct LiveMark {
     mark: String,
+    token: Option<Token>,
     of: Counters,
 }
 
 impl LiveMark {
     pub(super) fn new(mark: &str, of: &Counters) -> Self {
         of.marks.lock().insert(mark.to_owned());
-        Self { mark: mark.to_owned(), of: of.clone() }
+        Self { mark: mark.to_owned(), token: None, of: of.clone() }
+    }
+
+    /// The vault has acknowledged this token.
+    pub(super) fn keep(&mut self, token: &Token) {
+        self.of.tokens.lock().insert(token.clone());
+        self.token = Some(token.clone());
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -105,6 +125,9 @@ impl LiveMark {
 impl Drop for LiveMark {
     fn drop(&mut self) {
         self.of.marks.lock().remove(&self.mark);
+        if let Some(token) = &self.token {
+            self.of.tokens.lock().remove(token);
+        }
     }
 }
 
@@ -139,8 +162,25 @@ impl Inner {
         self.marks.lock().clone()
     }
 
-    pub(super) fn set_catalog(&self, damaged: &[String]) {
-        *self.catalog.lock() = damaged.first().map(|first| match damaged.len() {
+    /// Whether a token is one that the catalog is about to name.
+    pub(super) fn is_live(&self, token: &Token) -> bool {
+        self.tokens.lock().contains(token)
+    }
+
+    /// Notes that the vault refuses to delete a token.
+    pub(super) fn note_refused(&self, token: &Token) {
+        let mut refused = self.refused.lock();
+        refused.retain(|_, at| at.elapsed() < AFTER_REFUSAL);
+        refused.insert(token.clone(), Instant::now());
+    }
+
+    /// Whether it has refused that lately.
+    pub(super) fn was_refused(&self, token: &Token) -> bool {
+        self.refused.lock().get(token).is_some_and(|at| at.elapsed() < AFTER_REFUSAL)
+    }
+
+    pub(super) fn set_catalog(&self, doubts: &[String]) {
+        *self.catalog.lock() = doubts.first().map(|first| match doubts.len() {
             1 => first.clone(),
             more => format!("{first} (and {} more)", more - 1),
         });
@@ -163,13 +203,12 @@ impl Inner {
 
 fn walk(tree: &Tree) -> CatalogResult<(u64, u64)> {
     let (mut files, mut bytes) = (0, 0);
-    tree.db().scan(b"I", b"I", |_, value| {
-        let inode: Inode = crate::db::decode(&value)?;
+    tree.each_inode(|inode| {
         if inode.kind == Kind::File && inode.local.nlink > 0 {
             files += 1;
             bytes += inode.size();
         }
-        Ok(true)
+        true
     })?;
     Ok((files, bytes))
 }
@@ -183,7 +222,7 @@ impl Vfs {
             dirty_files,
             dirty_bytes,
             uploading: self.queue.running(),
-            pending_records: self.remote.outbox_len(COUNTED).unwrap_or(0),
+            pending_records: self.tree.outbox_len(COUNTED).unwrap_or(0),
             failed: failed
                 .into_iter()
                 .map(|(ino, error)| Failure { path: self.name_of(ino), reason: error.to_string() })
@@ -193,6 +232,7 @@ impl Vfs {
             files: self.counters.stored(&self.tree).0,
             uploaded_bytes: self.counters.uploaded.load(Ordering::Relaxed),
             downloaded_bytes: self.fetcher.downloaded(),
+            day: self.tree.today(),
             catalog: self.counters.catalog.lock().clone().unwrap_or_else(|| "ok".into()),
         }
     }

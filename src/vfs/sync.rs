@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Vfs;
 use super::body::Body;
 use super::error::{VfsError, VfsResult};
-use crate::db::Space;
+use super::{Ino, Vfs};
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(100);
@@ -48,12 +47,22 @@ impl Vfs {
         let (mut files, mut bytes) = self.queue.left();
         for body in self.open_bodies() {
             let Some(state) = body.state.try_read() else { continue };
-            if state.dirty && state.writers > 0 && !self.queue.holds(body.ino) {
+            let waits = state.dirty && state.writers > 0 && !self.queue.holds(body.ino);
+            let size = state.size;
+            drop(state);
+            if waits && self.goes_to_the_vault(body.ino) {
                 files += 1;
-                bytes += state.size;
+                bytes += size;
             }
         }
         (files, bytes)
+    }
+
+    /// Whether a file has a name that is wanted in the vault. What was removed here and is still
+    /// open stays here: written to the vault, it would be seen to live.
+    pub(super) fn goes_to_the_vault(&self, ino: Ino) -> bool {
+        let inode = self.tree.find_inode(ino);
+        matches!(inode, Ok(Some(inode)) if !inode.local.unwanted && inode.local.nlink > 0)
     }
 
     /// One file and its record are in the vault.
@@ -79,8 +88,7 @@ impl Vfs {
         }
         self.counters.clear_failure(body.ino);
         self.publish_patiently().await?;
-        let pending = crate::catalog::keys::outbox_inode(body.ino);
-        if self.tree.db().contains(Space::Meta, &pending)? && !body.state.read().dirty {
+        if self.tree.is_queued(body.ino)? && !body.state.read().dirty {
             self.publish_patiently().await?;
         }
         Ok(())
@@ -104,7 +112,7 @@ impl Vfs {
             if files_left == 0 {
                 refused = self.publish_patiently().await.err(); // may be passing: see `stuck`
             }
-            let records_left = self.remote.outbox_len(u64::MAX)?;
+            let records_left = self.tree.outbox_len(u64::MAX)?;
             let now = SyncProgress { files_left, bytes_left, records_left };
             progress(now);
             if files_left == 0 && records_left == 0 {
@@ -158,12 +166,18 @@ impl Vfs {
                 continue;
             }
             self.persist(&body)?;
-            let unwanted = self.tree.find_inode(body.ino)?.is_none_or(|i| i.local.unwanted);
-            if !unwanted && !uploading && !self.queue.holds(body.ino) {
+            let wanted = self.goes_to_the_vault(body.ino);
+            if wanted && !uploading && !self.queue.holds(body.ino) {
                 self.queue.set(body.ino, size, Duration::ZERO);
             }
         }
         Ok(())
+    }
+
+    /// Says in the vault that this mount writes nothing any more.
+    async fn close_writer(&self) -> VfsResult<()> {
+        let _one = self.publishing.lock().await;
+        Ok(self.remote.close_writer().await?)
     }
 
     /// Drains within `deadline`, stops the background, closes the local database.
@@ -183,13 +197,19 @@ impl Vfs {
                 Err(_) => Some("the drain took too long".into()),
             };
         }
+        if report.reason.is_none() && !self.config.read_only {
+            let closed = tokio::time::timeout(self.config.deadline, self.close_writer()).await;
+            if let Ok(Err(error)) = closed {
+                tracing::info!(error = error.logged(), "the end of this mount could not be said");
+            }
+        }
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for task in tasks {
             task.abort();
             let _ended = task.await;
         }
         (report.files_left, report.bytes_left) = self.left();
-        report.records_left = self.remote.outbox_len(u64::MAX).unwrap_or(0);
+        report.records_left = self.tree.outbox_len(u64::MAX).unwrap_or(0);
         if report.files_left == 0 && report.records_left == 0 {
             report.reason = None;
         }

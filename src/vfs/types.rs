@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-pub use crate::catalog::tree::NAME_MAX;
+pub use crate::catalog::format::names::NAME_MAX;
 pub use crate::catalog::{Ino, Kind, ROOT_INO};
 
 /// Attributes, as `stat` shows them.

@@ -5,12 +5,14 @@
 //!   lock (one token), or all parts were read at a moment when no later write had
 //!   touched any of them (split). A file that keeps changing is frozen for the last
 //!   round, so that this ends.
-//! * The payload is acknowledged before the catalog names it, and the catalog names it
-//!   before the old tokens may go.
+//! * The payload is acknowledged before the catalog names it. In between, what is recorded of
+//!   its token lets housekeeping delete it.
+//! * No IV is used for two contents: what is sealed a second time, for an attempt that goes on,
+//!   is the same to the last byte, or it is sealed anew.
 //! * Writes that came after the snapshot stay: the overlay is dropped only where nothing
 //!   changed since.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,27 +20,27 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::{Stream, StreamExt, stream};
 
-use super::approval::{Slot, hold_of};
+use super::approval::{Seal, Slot, hold_of};
+use super::base::PartHeader;
 use super::body::{Body, Overlay, State, pieces};
-use super::commit::{Sent, Snapshot};
+use super::commit::{Sent, Snapshot, Uploaded};
 use super::error::{VfsError, VfsResult};
 use super::status::LiveMark;
 use super::writeback::QUIET;
 use super::xattrs::EXTENSION;
 use super::{Ino, Vfs};
-use crate::catalog::record::truncate_utf8;
-use crate::catalog::{Content, Inode, Version, keys};
+use crate::catalog::format::names::cut;
+use crate::catalog::format::part_list::{PartList, part_count, part_len};
+use crate::catalog::format::record::PlaceBase;
+use crate::catalog::local::schema;
+use crate::catalog::{Inode, Version};
 use crate::content::CHUNK;
 use crate::content::blob::BLOCK;
 use crate::content::buffers::Buffer;
 use crate::content::holes::{self, Hole};
-use crate::content::manifest::{Manifest, part_count, part_len};
-use crate::crypto::{IV_LEN, TAG_LEN, sealed_len};
-use crate::db::Space;
-use crate::store::{FileMeta, OpenStream, Payload, RiskMeta, Token};
-
-/// Recorded owner of a token that nothing names yet.
-pub(super) const PENDING: u64 = u64::MAX;
+use crate::crypto::{IV_LEN, IdentityOf, TAG_LEN, sealed_len};
+use crate::db::{Space, encode};
+use crate::store::{FileMeta, OpenStream, Payload, Reference, RiskMeta};
 
 /// Rounds of uploading parts that changed meanwhile before the file is frozen.
 const ROUNDS: usize = 3;
@@ -56,14 +58,21 @@ pub(super) const PARTS_AT_ONCE: usize = 4;
 /// Longest context and file name sent (protocol E.2), in bytes.
 const META_LIMIT: usize = 255;
 
-/// The token of a part of zeros, once it is in the vault: a sparse file names it many
-/// times, and has it stored once.
-type ZeroPart = tokio::sync::Mutex<Option<Token>>;
+/// Which payload of which content: the file, the part of it, and its generation.
+type Of<'a> = (&'a Arc<Body>, Slot, u64);
 
-/// A payload that the vault has and nothing names yet. Its intent stays recorded until
-/// the change that names it, so a crash in between leaves no orphan.
+/// A payload that is ready to go.
+struct Sealed {
+    payload: Payload,
+    seal: Seal,
+    /// Of one that was held for a vote: the mark that it has.
+    mark: Option<LiveMark>,
+}
+
+/// A payload that the vault has and nothing names yet. It is recorded as garbage until the
+/// change that names it, so a crash in between leaves no orphan.
 struct Stored {
-    token: Token,
+    reference: Reference,
     mark: LiveMark,
 }
 
@@ -76,6 +85,9 @@ impl Vfs {
     ) -> VfsResult<()> {
         let _one = body.upload.lock().await;
         self.check_no_open_put(body.ino)?;
+        if !self.goes_to_the_vault(body.ino) {
+            return Ok(());
+        }
         {
             let mut state = body.state.write();
             if !state.dirty || state.discarded {
@@ -83,7 +95,13 @@ impl Vfs {
             }
             state.uploading = true;
         }
-        let result = self.upload_by_size(body, to_the_end).await;
+        let result = match self.pin_base(body).await {
+            Ok(()) => self.upload_by_size(body, to_the_end).await,
+            Err(error) => Err(error),
+        };
+        if body.state.read().discarded {
+            self.discard_sent(body.ino)?;
+        }
         let mut state = body.state.write();
         state.uploading = false;
         state.frozen = false;
@@ -124,15 +142,34 @@ impl Vfs {
         }
         let holes = holes::find(0, &buffer[IV_LEN..]);
         let plain = (snapshot.size <= CHUNK).then(|| Bytes::copy_from_slice(&buffer[IV_LEN..]));
-        self.remote.cipher.seal_in_place(&mut buffer);
-        let payload = Payload::Bytes(buffer.into_bytes());
-        let Stored { token, mark } = self.store_visible(body, &snapshot, payload).await?;
+        let (seal, mark) = self.seal((body, None, snapshot.generation), &mut buffer)?;
+        let sealed = Sealed { payload: Payload::Bytes(buffer.into_bytes()), seal, mark };
+        let Stored { reference, mark } = self.store_visible(body, snapshot, sealed).await?;
         if let Some(plain) = plain {
-            self.fetcher.keep(&token, plain).await;
+            self.fetcher.keep(&reference, plain).await;
         }
-        let version = Version::Single { token };
-        self.commit_version(body, &snapshot, (version, holes, mark), &[], &BTreeMap::new())?;
+        let uploaded = Uploaded { base: PlaceBase::Whole(reference), holes, mark };
+        self.commit_version(body, snapshot, uploaded, &BTreeMap::new())?;
         Ok(true)
+    }
+
+    /// Seals a content: with the bytes of the put that was held, if it is the same content.
+    fn seal(&self, of: Of<'_>, buffer: &mut Vec<u8>) -> VfsResult<(Seal, Option<LiveMark>)> {
+        let cipher = &self.remote.cipher;
+        if let Some((mark, seal)) = self.approvals.resume(of)
+            && let Some(identity) = seal.identity.get()
+            && cipher.seal_again(identity, buffer)
+        {
+            return Ok((seal, Some(mark)));
+        }
+        cipher.seal_in_place(buffer);
+        let identity = cipher.identity(buffer);
+        Ok((Seal::of(identity.ok_or_else(|| self.unidentified(of.0.ino))?), None))
+    }
+
+    fn unidentified(&self, ino: Ino) -> VfsError {
+        let why = "what was sent cannot be identified".into();
+        VfsError::Local { what: self.name_of(ino), why }
     }
 
     /// One token for a file too large for memory: sealed while it is sent, in constant
@@ -141,15 +178,24 @@ impl Vfs {
         let mut frozen = false;
         loop {
             let snapshot = self.round_start(body, frozen)?;
-            let (this, of, generation) = (self.clone(), body.clone(), snapshot.generation);
-            let open: OpenStream =
-                Arc::new(move || this.clone().sealed_stream(of.clone(), generation).boxed());
+            let generation = snapshot.generation;
+            // One IV for the content of this generation: however often the store opens the
+            // stream, it gives the same bytes.
+            let (seal, mark) = match self.approvals.resume((body, None, generation)) {
+                Some((mark, seal)) => (seal, Some(mark)),
+                None => (Seal::new(self.remote.cipher.fresh_iv()), None),
+            };
+            let (this, of, as_before) = (self.clone(), body.clone(), seal.clone());
+            let open: OpenStream = Arc::new(move || {
+                this.clone().sealed_stream(of.clone(), generation, as_before.clone()).boxed()
+            });
             let payload = Payload::Stream { len: sealed_len(snapshot.size), open };
-            match self.store_visible(body, &snapshot, payload).await {
-                Ok(Stored { token, mark }) => {
-                    let version = Version::Single { token };
-                    let dense = (version, Vec::new(), mark);
-                    return self.commit_version(body, &snapshot, dense, &[], &BTreeMap::new());
+            let sealed = Sealed { payload, seal, mark };
+            match self.store_visible(body, snapshot, sealed).await {
+                Ok(Stored { reference, mark }) => {
+                    let base = PlaceBase::Whole(reference);
+                    let dense = Uploaded { base, holes: Vec::new(), mark };
+                    return self.commit_version(body, snapshot, dense, &BTreeMap::new());
                 }
                 Err(error) => {
                     let changed = body.state.read().generation != snapshot.generation;
@@ -167,30 +213,36 @@ impl Vfs {
         self: Arc<Self>,
         body: Arc<Body>,
         generation: u64,
+        seal: Seal,
     ) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
-        let sealer = self.remote.cipher.stream_sealer();
-        stream::try_unfold(
-            (self, body, Some(sealer), 0),
-            move |(this, body, sealer, at)| async move {
-                let Some(mut sealer) = sealer else { return Ok(None) };
-                let read = this.snapshot(&body, at, STREAM_PIECE).await;
-                let (snapshot, buffer) = read.map_err(std::io::Error::other)?;
-                if snapshot.generation != generation {
-                    return Err(std::io::Error::other("the file changed while it was sent"));
-                }
-                let plain = &buffer[IV_LEN..];
-                let mut out = Vec::with_capacity(plain.len() + 64);
-                sealer.push(plain, &mut out).map_err(std::io::Error::other)?;
-                let next = at + plain.len() as u64;
-                let mut rest = Some(sealer);
-                if next >= snapshot.size
-                    && let Some(sealer) = rest.take()
-                {
-                    sealer.finish(&mut out);
-                }
-                Ok(Some((Bytes::from(out), (this, body, rest, next))))
-            },
-        )
+        let sealer = self.remote.cipher.stream_sealer_with(seal.iv);
+        let start = (self, body, seal, Some(sealer), IdentityOf::default(), 0);
+        stream::try_unfold(start, move |(this, body, seal, sealer, mut seen, at)| async move {
+            let Some(mut sealer) = sealer else { return Ok(None) };
+            let read = this.snapshot(&body, at, STREAM_PIECE).await;
+            let (snapshot, buffer) = read.map_err(std::io::Error::other)?;
+            if snapshot.generation != generation {
+                return Err(std::io::Error::other("the file changed while it was sent"));
+            }
+            let plain = &buffer[IV_LEN..];
+            let mut out = Vec::with_capacity(plain.len() + 64);
+            sealer.push(plain, &mut out).map_err(std::io::Error::other)?;
+            let next = at + plain.len() as u64;
+            let mut rest = Some(sealer);
+            if next >= snapshot.size
+                && let Some(sealer) = rest.take()
+            {
+                sealer.finish(&mut out);
+            }
+            seen.push(&out);
+            if rest.is_none()
+                && let Some(identity) = seen.finish(this.remote.cipher.key_id())
+                && *seal.identity.get_or_init(|| identity) != identity
+            {
+                return Err(std::io::Error::other("the file is not what was sent before"));
+            }
+            Ok(Some((Bytes::from(out), (this, body, seal, rest, seen, next))))
+        })
     }
 
     /// Reads a range, as far as the file reaches, under the lock, with room for the IV in
@@ -222,8 +274,8 @@ impl Vfs {
     async fn store_visible(
         &self,
         body: &Arc<Body>,
-        snapshot: &Snapshot,
-        sealed: Payload,
+        snapshot: Snapshot,
+        sealed: Sealed,
     ) -> VfsResult<Stored> {
         let (ino, size) = (body.ino, snapshot.size);
         let inode = self.tree.inode(ino)?;
@@ -238,7 +290,7 @@ impl Vfs {
         let stored = stored.map_err(|e| self.blame_put(ino, e))?;
         let risk = inode.risk();
         if risk != RiskMeta::default()
-            && let Err(error) = self.remote.store.set_risk(&stored.token, &risk).await
+            && let Err(error) = self.remote.store.set_risk(&stored.reference.token, &risk).await
         {
             tracing::warn!(%error, "risk meta could not be set with the upload; trying again later");
             self.want_alignment(ino)?;
@@ -260,24 +312,18 @@ impl Vfs {
     /// Stores with a recorded mark: until the catalog names the token, a crash leaves a
     /// trace by which the next start deletes it. What was held for a vote goes on under the
     /// mark that it has.
-    async fn store_marked(
-        &self,
-        content: (&Arc<Body>, Slot, u64),
-        meta: &FileMeta,
-        sealed: Payload,
-    ) -> VfsResult<Stored> {
-        let (body, slot, generation) = content;
-        let live = match self.approvals.resume(body, slot, generation) {
-            Some(held) => held,
-            None => LiveMark::new(&self.remote.keys.mark(&*self.env.random), &self.counters),
-        };
-        let intent = keys::intent(live.as_str());
+    async fn store_marked(&self, of: Of<'_>, meta: &FileMeta, sealed: Sealed) -> VfsResult<Stored> {
+        let Sealed { payload, seal, mark } = sealed;
+        let ino = of.0.ino;
+        let mut live =
+            mark.unwrap_or_else(|| LiveMark::new(&self.remote.new_mark(), &self.counters));
+        let intent = schema::intent(live.as_str());
         let mut batch = self.tree.db().batch();
         batch.store(&intent, &(meta.context.clone(), meta.file_name.clone()));
         batch.commit()?;
-        let bytes = sealed.len();
+        let bytes = payload.len();
         let what = || format!("{}/{}", meta.context, meta.file_name);
-        let token = match self.remote.store.put(meta, live.as_str(), sealed).await {
+        let token = match self.remote.store.put(meta, live.as_str(), payload.clone()).await {
             Ok(token) => token,
             Err(error) => {
                 if !error.in_doubt {
@@ -286,22 +332,28 @@ impl Vfs {
                     batch.commit()?;
                 }
                 if let Some(hold) = hold_of(&error) {
-                    self.approvals.note(body.ino, hold);
-                    self.approvals.keep(content, live, Arc::clone(hold));
+                    self.approvals.note(ino, hold);
+                    self.approvals.keep(of, (live, seal), Arc::clone(hold));
                 }
                 return Err(VfsError::from_store(what(), &error));
             }
         };
         self.counters.uploaded.fetch_add(bytes, Ordering::Relaxed);
+        live.keep(&token);
         let mut batch = self.tree.db().batch();
-        // Ours, though nothing names it yet: never shown as another client's.
-        batch.store(&keys::token(&self.tree.token_tag(&token)), &PENDING);
+        batch.put(Space::Meta, &schema::garbage(&self.tree.token_tag(&token)), &encode(&token));
+        batch.remove(Space::Meta, &intent);
         batch.commit()?;
-        Ok(Stored { token, mark: live })
+        if seal.identity.get().is_none() {
+            // Sent by an attempt of which nobody has seen the end.
+            read_through(payload).await.map_err(|_| self.unidentified(ino))?;
+        }
+        let identity = *seal.identity.get().ok_or_else(|| self.unidentified(ino))?;
+        Ok(Stored { reference: Reference { token, identity }, mark: live })
     }
 
     async fn upload_parts(self: &Arc<Self>, body: &Arc<Body>, to_the_end: bool) -> VfsResult<()> {
-        let part_size = self.part_size_of(&body.state.read());
+        let part_size = self.part_size_of(body).await?;
         let mut sent: BTreeMap<u64, Sent> = self.sent_parts(body.ino)?;
         for round in 0.. {
             let snapshot = self.round_start(body, round >= ROUNDS)?;
@@ -314,7 +366,7 @@ impl Vfs {
             }
             let still = body.state.read().generation == snapshot.generation;
             if still {
-                return self.commit_parts(body, &snapshot, part_size, &sent).await;
+                return self.commit_parts(body, snapshot, part_size, &sent).await;
             }
         }
         Ok(())
@@ -326,10 +378,13 @@ impl Vfs {
         state.writers > 0 && state.last_change.elapsed() < QUIET
     }
 
-    fn part_size_of(&self, state: &State) -> u64 {
-        match &state.base.version {
-            Version::Parts { part_size, .. } => *part_size,
-            _ => self.config.part_size,
+    /// As large as the parts that are there already, where some of them may stay.
+    async fn part_size_of(&self, body: &Body) -> VfsResult<u64> {
+        let list = used_list(&body.state.read());
+        let Some(list) = list else { return Ok(self.config.part_size) };
+        match self.need_parts(&list).await {
+            Ok(PartHeader { part_size, .. }) => Ok(part_size),
+            Err(error) => Err(self.blame_put(body.ino, error)),
         }
     }
 
@@ -365,7 +420,7 @@ impl Vfs {
             if fresh {
                 continue;
             }
-            if touched.is_some() || !self.base_has_part(&state, part_size, index, len) {
+            if touched.is_some() || !self.base_has_part(&state, part_size, index, len)? {
                 todo.push(index);
             } else {
                 sent.remove(&index);
@@ -401,13 +456,18 @@ impl Vfs {
 
     /// Whether the committed version has this very part: same place, same length, all of it
     /// still shown.
-    fn base_has_part(&self, state: &State, part_size: u64, index: u64, len: u64) -> bool {
-        let Version::Parts { part_size: base_size, .. } = &state.base.version else {
-            return false;
-        };
-        *base_size == part_size
-            && part_len(state.base.size, part_size, index) == len
-            && state.base_len >= index * part_size + len
+    fn base_has_part(
+        &self,
+        state: &State,
+        part_size: u64,
+        index: u64,
+        len: u64,
+    ) -> VfsResult<bool> {
+        let Version::Parts(list) = &state.base.version else { return Ok(false) };
+        let Some(header) = self.part_header(list)? else { return Ok(false) };
+        Ok(header.part_size == part_size
+            && part_len(header.size, part_size, index) == len
+            && state.base_len >= index * part_size + len)
     }
 
     async fn send_parts(
@@ -422,11 +482,8 @@ impl Vfs {
         let size = body.state.read().size;
         let finished = |index: &u64| (index + 1) * part_size < size && !sent.contains_key(index);
         let todo: Vec<_> = todo.into_iter().filter(|index| !partial || finished(index)).collect();
-        let zeros = sent.iter().find(|(index, part)| part.is_zeros(**index, part_size));
-        let zeros = ZeroPart::new(zeros.map(|(_, part)| part.token.clone()));
-        let family = body.state.read().base.version.family().unwrap_or(body.ino);
         let mut going = stream::iter(todo)
-            .map(|index| self.send_part(body, part_size, index, &zeros))
+            .map(|index| self.send_part(body, part_size, index))
             .buffer_unordered(PARTS_AT_ONCE);
         // Parts that wait for a vote do not keep the others from asking for theirs.
         let mut held = None;
@@ -438,31 +495,22 @@ impl Vfs {
                 }
                 done => done?,
             };
-            if let Some(old) = sent.insert(index, part)
-                && !old.is_zeros(index, part_size)
-            {
-                self.discard_now(&old.token, Some(family))?;
+            if let Some(Sent { reference: Some(old), .. }) = sent.insert(index, part) {
+                self.discard_now(&old.token)?;
             }
         }
         held.map_or(Ok(()), Err)
     }
 
-    /// The part as it would be sent if it is a hole of which nothing has to be read.
-    fn hole_part(
-        &self,
-        body: &Body,
-        part_size: u64,
-        index: u64,
-        zeros: &Token,
-    ) -> VfsResult<Option<Sent>> {
+    /// The part as it is recorded if it is a hole of which nothing has to be read.
+    fn hole_part(&self, body: &Body, part_size: u64, index: u64) -> VfsResult<Option<Sent>> {
         let mut state = body.state.write();
-        let (from, to) = (index * part_size, (index + 1) * part_size);
-        if to > state.size || !state.is_hole(self, from..to)? {
+        let (from, len) = (index * part_size, part_len(state.size, part_size, index));
+        if len == 0 || !state.is_hole(self, from..from + len)? {
             return Ok(None);
         }
         state.low_water = state.size;
-        let (generation, holes) = (state.generation, vec![(from, part_size)]);
-        Ok(Some(Sent { token: zeros.clone(), generation, len: part_size, holes }))
+        Ok(Some(zeros(state.generation, from, len)))
     }
 
     async fn send_part(
@@ -470,120 +518,112 @@ impl Vfs {
         body: &Arc<Body>,
         part_size: u64,
         index: u64,
-        zeros: &ZeroPart,
     ) -> VfsResult<(u64, Sent)> {
-        if let Some(token) = &*zeros.lock().await
-            && let Some(part) = self.hole_part(body, part_size, index, token)?
-        {
-            self.record_sent(body.ino, index, &part, None)?;
+        if let Some(part) = self.hole_part(body, part_size, index)? {
+            self.record_sent(body.ino, index, &part)?;
             return Ok((index, part));
         }
         // What is fetched to make the part has room of its own.
         let _room = self.fetcher.reserve(part_size).await;
         let (snapshot, mut buffer) = self.snapshot(body, index * part_size, part_size).await?;
         let len = (buffer.len() - IV_LEN) as u64;
-        let holes = holes::find(index * part_size, &buffer[IV_LEN..]);
         let generation = snapshot.generation;
-        let is_zeros = is_zeros(&holes, index, part_size);
-        let mut shared = match is_zeros {
-            true => Some(zeros.lock().await),
-            false => None,
-        };
-        if let Some(token) = shared.as_ref().and_then(|token| (**token).clone()) {
-            let part = Sent { token, generation, len, holes };
-            self.record_sent(body.ino, index, &part, None)?;
+        if holes::is_zero(&buffer[IV_LEN..]) {
+            let part = zeros(generation, index * part_size, len);
+            self.record_sent(body.ino, index, &part)?;
             return Ok((index, part));
         }
-        self.remote.cipher.seal_in_place(&mut buffer);
+        let holes = holes::find(index * part_size, &buffer[IV_LEN..]);
+        let of = (body, Some(index), generation);
+        let (seal, mark) = self.seal(of, &mut buffer)?;
         let meta = FileMeta {
-            file_name: format!("{:016x}-{index:08x}", body.ino),
+            file_name: self.part_name(),
             extension: String::new(),
             context: self.remote.paths.parts(),
             path: "/".into(),
             size: len,
         };
-        let payload = Payload::Bytes(buffer.into_bytes());
-        let content = (body, Some(index), generation);
-        let stored = self.store_marked(content, &meta, payload).await;
-        let Stored { token, mark } = stored.map_err(|e| self.blame_put(body.ino, e))?;
-        if let Some(shared) = &mut shared {
-            **shared = Some(token.clone());
-        }
-        let part = Sent { token, generation, len, holes };
-        self.record_sent(body.ino, index, &part, Some(&mark))?;
+        let sealed = Sealed { payload: Payload::Bytes(buffer.into_bytes()), seal, mark };
+        let stored = self.store_marked(of, &meta, sealed).await;
+        let Stored { reference, mark } = stored.map_err(|e| self.blame_put(body.ino, e))?;
+        let part = Sent { reference: Some(reference), generation, len, holes };
+        self.record_sent(body.ino, index, &part)?;
+        drop(mark);
         Ok((index, part))
+    }
+
+    fn part_name(&self) -> String {
+        let mut random = [0; 16];
+        self.env.random.fill(&mut random);
+        HEXLOWER.encode(&random)
     }
 
     async fn commit_parts(
         self: &Arc<Self>,
         body: &Arc<Body>,
-        snapshot: &Snapshot,
+        snapshot: Snapshot,
         part_size: u64,
         sent: &BTreeMap<u64, Sent>,
     ) -> VfsResult<()> {
-        let count = part_count(snapshot.size, part_size);
-        let (base, base_len) = {
+        let (list, base_holes) = {
             let state = body.state.read();
-            (state.base.clone(), state.base_len)
+            (used_list(&state), state.base.holes.clone())
         };
-        let mut parts = Vec::with_capacity(count as usize);
-        let mut replaced = Vec::new();
+        let mut parts = Vec::new();
         let mut holes = Vec::new();
-        for index in 0..count.max(base_parts(&base)) {
-            let old = self.base_part(&base, base_len, index).await?;
+        for index in 0..part_count(snapshot.size, part_size) {
             let len = part_len(snapshot.size, part_size, index);
-            match (sent.get(&index).filter(|s| s.len == len), old) {
-                (Some(sent), old) if index < count => {
-                    parts.push(sent.token.clone());
-                    sent.holes.iter().for_each(|hole| holes::add(&mut holes, *hole));
-                    replaced.extend(old);
-                }
-                (None, Some(old)) if index < count => {
-                    parts.push(old);
-                    let (from, to) = (index * part_size, (index + 1) * part_size);
-                    holes::within(&base.holes, from, to).for_each(|h| holes::add(&mut holes, h));
-                }
-                (_, Some(old)) => replaced.push(old),
-                (_, None) if index < count => {
-                    let why = format!("part {index} is neither staged nor in the vault");
-                    return Err(VfsError::Corrupt { what: self.name_of(body.ino), why });
-                }
-                (_, None) => {}
+            if let Some(sent) = sent.get(&index).filter(|sent| sent.len == len) {
+                parts.push(sent.reference.clone());
+                sent.holes.iter().for_each(|hole| holes::add(&mut holes, *hole));
+                continue;
             }
+            let old = match &list {
+                Some(list) => self.base_part(list, index).await?,
+                None => None,
+            };
+            let Some(old) = old else {
+                let why = format!("part {index} is neither staged nor in the vault");
+                return Err(VfsError::Corrupt { what: self.name_of(body.ino), why });
+            };
+            parts.push(old);
+            let (from, to) = (index * part_size, (index + 1) * part_size);
+            holes::within(&base_holes, from, to).for_each(|h| holes::add(&mut holes, h));
         }
-        let used: BTreeSet<_> = parts.iter().collect();
-        replaced.retain(|token| !used.contains(token));
-        let manifest = Manifest::new(snapshot.size, part_size, parts.clone());
-        let sealed = self.remote.cipher.seal(&manifest.to_bytes());
-        let payload = Payload::Bytes(sealed.into());
-        let Stored { token, mark } = self.store_visible(body, snapshot, payload).await?;
-        self.record_parts(&token, &parts)?;
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let family = base.version.family().unwrap_or(body.ino);
-        let version = Version::Parts { manifest: token, part_size, count, family };
+        let parts = PartList { size: snapshot.size, part_size, parts };
+        if !parts.is_sound() {
+            let why = "its parts are not as long as they should be".into();
+            return Err(VfsError::Corrupt { what: self.name_of(body.ino), why });
+        }
+        let json = parts.to_json(&self.remote.catalog_keys);
+        let mut buffer = Vec::with_capacity(IV_LEN + json.len() + TAG_LEN);
+        buffer.resize(IV_LEN, 0);
+        buffer.extend_from_slice(&json);
+        let (seal, mark) = self.seal((body, None, snapshot.generation), &mut buffer)?;
+        let sealed = Sealed { payload: Payload::Bytes(buffer.into()), seal, mark };
+        let Stored { reference, mark } = self.store_visible(body, snapshot, sealed).await?;
+        self.record_parts(&reference, &parts)?;
         // A staged chunk that is exactly one part becomes the cache's by a rename.
         let own = sent.iter().filter(|_| part_size == CHUNK);
         let own = own.filter_map(|(i, s)| Some((u32::try_from(*i).ok()?, s.clone()))).collect();
-        self.commit_version(body, snapshot, (version, holes, mark), &replaced, &own)?;
+        let uploaded = Uploaded { base: PlaceBase::Parts(reference), holes, mark };
+        self.commit_version(body, snapshot, uploaded, &own)?;
         self.forget_sent(body.ino)
     }
 
+    /// A part of the committed version; `None` within for one of zeros.
     async fn base_part(
         &self,
-        base: &Content,
-        _base_len: u64,
+        list: &Reference,
         index: u64,
-    ) -> VfsResult<Option<Token>> {
-        let Version::Parts { manifest, count, .. } = &base.version else { return Ok(None) };
-        if index >= u64::from(*count) {
-            return Ok(None);
+    ) -> VfsResult<Option<Option<Reference>>> {
+        match self.part(list, index)? {
+            Some(part) => Ok(Some(part)),
+            None => {
+                self.need_parts(list).await?;
+                self.part(list, index)
+            }
         }
-        if let Some(token) = self.part(manifest, index)? {
-            return Ok(Some(token));
-        }
-        let parts = self.all_parts(manifest).await?;
-        self.record_parts(manifest, &parts)?;
-        Ok(parts.get(index as usize).cloned())
     }
 
     /// The file name and context that the service is given: the last component, and the
@@ -606,7 +646,7 @@ impl Vfs {
         }
         let tag = self.remote.keys.tag("long-context", context);
         let mark = HEXLOWER.encode(&tag[..8]);
-        format!("{}~{mark}", lossy(truncate_utf8(context, META_LIMIT - 17)))
+        format!("{}~{mark}", lossy(cut(context, META_LIMIT - 17)))
     }
 
     /// Notes under which names, and with which risk meta, the service has a file now.
@@ -620,29 +660,36 @@ impl Vfs {
         if let Some(mut inode) = txn.find_inode(ino)? {
             inode.local.known_as = Some(names);
             inode.local.risk_seen = Some((risk.clone(), risk));
-            txn.put_inode(inode);
+            txn.put_inode(inode)?;
             txn.commit()?;
         }
         Ok(())
     }
 }
 
-/// Whether a whole part is one hole.
-fn is_zeros(holes: &[Hole], index: u64, part_size: u64) -> bool {
-    holes == [(index * part_size, part_size)]
+/// A part of zeros only, which is not stored.
+fn zeros(generation: u64, from: u64, len: u64) -> Sent {
+    let holes: Vec<Hole> = holes::whole(from, len).into_iter().collect();
+    Sent { reference: None, generation, len, holes }
 }
 
-impl Sent {
-    fn is_zeros(&self, index: u64, part_size: u64) -> bool {
-        is_zeros(&self.holes, index, part_size)
+/// The part list of the committed version, if any of its bytes still show.
+fn used_list(state: &State) -> Option<Reference> {
+    match &state.base.version {
+        Version::Parts(list) if state.base_len > 0 => Some(list.clone()),
+        _ => None,
     }
 }
 
-fn base_parts(base: &Content) -> u64 {
-    match &base.version {
-        Version::Parts { count, .. } => u64::from(*count),
-        _ => 0,
+/// Opens a payload that is made while it is read, and reads it to its end.
+async fn read_through(payload: Payload) -> std::io::Result<()> {
+    if let Payload::Stream { open, .. } = payload {
+        let mut bytes = open();
+        while let Some(piece) = bytes.next().await {
+            piece?;
+        }
     }
+    Ok(())
 }
 
 fn lossy(bytes: &[u8]) -> String {

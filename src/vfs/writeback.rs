@@ -190,8 +190,7 @@ impl Vfs {
             let state = body.state.read();
             (state.dirty && !state.discarded, state.size, state.writers)
         };
-        let unwanted = matches!(self.tree.find_inode(body.ino), Ok(Some(i)) if i.local.unwanted);
-        if dirty && !unwanted {
+        if dirty && self.goes_to_the_vault(body.ino) {
             self.queue.set(body.ino, size, if writers == 0 { SETTLE } else { QUIET });
         }
     }

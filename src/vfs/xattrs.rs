@@ -10,8 +10,8 @@ use std::path::Path;
 use super::acl::{self, Acl};
 use super::error::{VfsError, VfsResult};
 use super::{Caller, Ino, Kind, Vfs, XattrMode};
-use crate::catalog::Inode;
-use crate::catalog::record::RISK;
+use crate::catalog::local::inode::RISK;
+use crate::catalog::{Inode, Version};
 use crate::env::disk::Disk;
 
 /// Prefix of the drive's own attributes.
@@ -65,8 +65,7 @@ impl Vfs {
     pub fn listxattr(&self, caller: &Caller, ino: Ino) -> VfsResult<Vec<Vec<u8>>> {
         let inode = self.tree.inode(ino)?;
         let shown = |name: &[u8]| caller.uid == 0 || !name.starts_with(b"trusted.");
-        let kept = inode.xattrs.iter().filter(|(_, (_, value))| value.is_some());
-        Ok(kept.map(|(name, _)| name.clone()).filter(|name| shown(name)).collect())
+        Ok(inode.xattrs.keys().filter(|name| shown(name)).cloned().collect())
     }
 
     fn own_xattr(&self, inode: &Inode, name: &[u8]) -> VfsResult<Option<Vec<u8>>> {
@@ -93,7 +92,10 @@ impl Vfs {
                 token.map(|_| super::upload::extension_of(&self.meta_names(inode).0))
             }
             b"user.privicore.created" => token.map(|_| {
-                let millis = inode.content.stamp.hlc >> 16;
+                let millis = match inode.content.is_of_others() {
+                    true => u64::try_from(inode.born.secs).unwrap_or(0) * 1000,
+                    false => inode.content.stamp.hlc >> 16,
+                };
                 format!("{}.{:03}", millis / 1000, millis % 1000)
             }),
             _ => None,
@@ -122,6 +124,7 @@ impl Vfs {
         }
         match (&inode.local.dirty, inode.content.version.token()) {
             (None, Some(_)) => "committed".into(),
+            (None, None) if inode.content.version == Version::Damaged => "damaged".into(),
             _ => "local".into(),
         }
     }
@@ -148,8 +151,7 @@ impl Vfs {
             _ => {}
         }
         if inode.xattr(name).is_none() {
-            let names = inode.xattrs.iter().filter(|(_, (_, value))| value.is_some());
-            let listed: usize = names.map(|(name, _)| name.len() + 1).sum();
+            let listed: usize = inode.xattrs.keys().map(|name| name.len() + 1).sum();
             if listed + name.len() + 1 > LIST_LIMIT {
                 return Err(VfsError::AttributesFull { what: self.name_of(ino) });
             }

@@ -59,7 +59,7 @@ fn minute(millis: u64) -> String {
 }
 
 /// At most `room` bytes of a name; one that is UTF-8 is cut between two characters.
-fn cut(name: &[u8], room: usize) -> &[u8] {
+pub fn cut(name: &[u8], room: usize) -> &[u8] {
     if name.len() <= room {
         return name;
     }

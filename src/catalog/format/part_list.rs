@@ -22,7 +22,7 @@ pub const LIST_MAX: usize = 256 << 20;
 pub const PARTS_MAX: usize = 1 << 20;
 
 /// Smallest and largest part, in bytes; the last may be smaller.
-const PART_SIZES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
+pub const PART_SIZES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 
 /// Largest file: what JSON readers keep exactly.
 const SIZE_MAX: u64 = 1 << 53;
@@ -62,6 +62,16 @@ pub enum NotParts {
     /// Nobody with this key has made it.
     #[error("a list of parts that no drive of this key has made")]
     Mac,
+}
+
+/// Number of parts of a file of `size` bytes.
+pub fn part_count(size: u64, part_size: u64) -> u64 {
+    if part_size == 0 { 0 } else { size.div_ceil(part_size) }
+}
+
+/// Bytes of part `index`.
+pub fn part_len(size: u64, part_size: u64, index: u64) -> u64 {
+    size.saturating_sub(index.saturating_mul(part_size)).min(part_size)
 }
 
 impl PartList {
@@ -119,10 +129,10 @@ impl PartList {
     pub fn is_sound(&self) -> bool {
         let counted = PART_SIZES.contains(&self.part_size)
             && self.size < SIZE_MAX
-            && self.size.div_ceil(self.part_size) == self.parts.len() as u64;
+            && part_count(self.size, self.part_size) == self.parts.len() as u64;
         let fits = |(index, part): (usize, &Option<Reference>)| {
-            let start = index as u64 * self.part_size;
-            let len = crate::crypto::sealed_len((self.size - start).min(self.part_size));
+            let len = part_len(self.size, self.part_size, index as u64);
+            let len = crate::crypto::sealed_len(len);
             part.as_ref().is_none_or(|part| part.identity.len == len)
         };
         counted && self.parts.iter().enumerate().all(fits)

@@ -142,6 +142,9 @@ pub fn sent(ino: Ino) -> Vec<u8> {
     key(b'N', &[&ino.to_be_bytes()])
 }
 
+/// Prefix of all parts that have been sent and not committed.
+pub const SENT: &[u8] = b"N";
+
 /// An inode with content that waits; in `Space::Data` the small content itself.
 pub fn waiting(ino: Ino) -> Vec<u8> {
     key(b'W', &[&ino.to_be_bytes()])

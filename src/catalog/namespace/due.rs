@@ -31,10 +31,20 @@ pub struct Due {
     pub version: VersionId,
     /// Its visible token.
     pub token: Token,
-    /// The part list, if it is one: its parts go before it.
-    pub list: Option<Reference>,
+    /// What is in it; of another client's token that nobody has read it is not known.
+    pub base: Option<PlaceBase>,
     /// The stamp of its place.
     pub placed: Stamp,
+}
+
+impl Due {
+    /// The part list, if it is one: its parts go before it.
+    pub fn list(&self) -> Option<&Reference> {
+        match &self.base {
+            Some(PlaceBase::Parts(list)) => Some(list),
+            Some(PlaceBase::Whole(_)) | None => None,
+        }
+    }
 }
 
 /// What of one object may go now.
@@ -93,11 +103,8 @@ impl Tree {
             }
             match ended {
                 Some(ended) if due_day(vault, ended, written, version) + A_DAY <= today => {
-                    let list = match base {
-                        PlaceBase::Parts(list) => Some(list),
-                        PlaceBase::Whole(_) => None,
-                    };
-                    of.due.push(Due { ino, version, token, list, placed: place.stamp });
+                    let (base, placed) = (Some(base), place.stamp);
+                    of.due.push(Due { ino, version, token, base, placed });
                 }
                 Some(ended) if ended <= day => of.waits = true,
                 _ => {}
@@ -146,7 +153,7 @@ impl Tree {
                 match due_day(vault, day_taken, others.stamp, version) + A_DAY <= today {
                     true => {
                         let placed = others.stamp;
-                        of.due.push(Due { ino, version, token, list: None, placed });
+                        of.due.push(Due { ino, version, token, base: None, placed });
                     }
                     false => of.waits |= day_taken <= day,
                 }

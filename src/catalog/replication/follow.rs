@@ -7,8 +7,10 @@
 //! 3. A checkpoint is loaded as a whole, or counts for nothing.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 
 use super::remote::{Followed, Remote, RemoteError};
 use super::segments::Opened;
@@ -21,6 +23,18 @@ const FETCHES: usize = 8;
 
 /// How often what was gone when it was fetched is listed again in one look.
 const AGAIN: usize = 3;
+
+/// How long a listing of the whole log is good for, where only what is new is listed.
+const COMPLETE_EVERY: Duration = Duration::from_secs(86_400);
+
+/// What is known of the listing of the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogListing {
+    /// How many pages it had.
+    pages: u32,
+    /// When all of it was listed.
+    complete: Instant,
+}
 
 /// What became of a payload that was to be fetched.
 enum Fetched {
@@ -43,13 +57,18 @@ impl Remote {
     async fn follow_now(&self, followed: &mut Followed) -> Result<(), RemoteError> {
         for _ in 0..AGAIN {
             let manifests = self.list(self.paths.checkpoints()).await?;
-            let log = self.list(self.paths.log()).await?;
+            let (log, complete) = self.list_log().await?;
             self.check_emptied(&manifests, &log)?;
             let mut gone = self.take_manifests(&manifests, followed).await?;
             self.load_checkpoints(followed).await?;
             gone |= self.take_segments(&log, followed).await?;
             gone |= self.fetch_awaited(followed).await?;
-            self.forget_gone(&manifests, &log)?;
+            if complete {
+                self.forget_gone(&manifests, &log)?;
+                if !self.is_emptied() {
+                    self.heal(&log).await?;
+                }
+            }
             if !gone {
                 break;
             }
@@ -61,6 +80,79 @@ impl Remote {
     async fn list(&self, context: String) -> Result<Vec<TokenRecord>, RemoteError> {
         let filter = ListFilter { context: Some(context), ..ListFilter::default() };
         Ok(list_all(&*self.store, &filter).await?)
+    }
+
+    /// The log, and whether that is all of it. Programs that call `fsync` all the time make
+    /// thousands of segments an hour, so once all has been listed, only what is new is: from the
+    /// last page back to the first that brings nothing new, then on to the end. Where the service
+    /// does not sort, and once a day, all is listed.
+    async fn list_log(&self) -> Result<(Vec<TokenRecord>, bool), RemoteError> {
+        let filter = ListFilter { context: Some(self.paths.log()), ..ListFilter::default() };
+        let before = self.log.lock().filter(|log| log.complete.elapsed() < COMPLETE_EVERY);
+        if let Some(before) = before
+            && let Some((news, pages)) = self.list_news(&filter, before.pages).await?
+        {
+            *self.log.lock() = Some(LogListing { pages, ..before });
+            return Ok((news, false));
+        }
+        let (mut records, mut seen, mut pages) = (Vec::new(), BTreeSet::new(), 1);
+        let (mut last, mut sorted) = (None, true);
+        loop {
+            let got = self.store.list(&filter, pages).await?;
+            let known = seen.len();
+            for record in got.records.into_iter().filter(|record| filter.matches(record)) {
+                sorted &= record.created.is_some() && record.created >= last;
+                last = record.created;
+                if seen.insert(record.token.clone()) {
+                    records.push(record);
+                }
+            }
+            if !got.more || seen.len() == known {
+                break;
+            }
+            pages += 1;
+        }
+        let listing = LogListing { pages, complete: Instant::now() };
+        *self.log.lock() = Some(listing).filter(|_| sorted && pages > 1);
+        Ok((records, true))
+    }
+
+    /// What is new in a sorted listing that had so many pages; nothing where the service has
+    /// fewer now.
+    async fn list_news(
+        &self,
+        filter: &ListFilter,
+        pages: u32,
+    ) -> Result<Option<(Vec<TokenRecord>, u32)>, RemoteError> {
+        let (mut news, mut page) = (Vec::new(), pages);
+        let last = self.store.list(filter, page).await?;
+        if last.records.is_empty() {
+            return Ok(None);
+        }
+        let (mut end, mut more) = (page, last.more);
+        let mut got = last.records;
+        loop {
+            let mut new = false;
+            for record in got.into_iter().filter(|record| filter.matches(record)) {
+                new |=
+                    self.segment(&record.token)?.is_none() && !self.is_replaced(&record.token)?;
+                news.push(record);
+            }
+            if !new || page == 1 {
+                break;
+            }
+            page -= 1;
+            got = self.store.list(filter, page).await?.records;
+        }
+        while more {
+            let next = self.store.list(filter, end + 1).await?;
+            if next.records.is_empty() {
+                break;
+            }
+            (end, more) = (end + 1, next.more);
+            news.extend(next.records.into_iter().filter(|record| filter.matches(record)));
+        }
+        Ok(Some((news, end)))
     }
 
     /// Opens the manifests that are new here; says whether one is gone by now.
@@ -224,6 +316,7 @@ impl Remote {
         for reference in replaced.iter().filter(|of| !listed.contains(&of.token)) {
             batch.remove(meta, &self.by_token(b'r', &reference.token));
             batch.remove(meta, &self.by_token(b'g', &reference.token));
+            batch.remove(crate::db::Space::Data, &self.bytes_key(&reference.token));
             batch.remove(meta, &self.by_token(b'k', &reference.token));
             batch.remove(meta, &identity_key(b'i', &reference.identity));
             batch.remove(meta, &identity_key(b'p', &reference.identity));

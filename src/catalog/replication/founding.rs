@@ -76,6 +76,18 @@ impl Remote {
         }
     }
 
+    /// Begins the catalog of a vault that has none, where that may be: its identity is in the
+    /// vault before any content is.
+    pub async fn found(&self) -> Result<(), RemoteError> {
+        self.check_may_begin().await?;
+        if self.tree.vault().identity.is_none() {
+            self.begin_chain()?;
+            self.publish().await?;
+            self.note_followed()?;
+        }
+        Ok(())
+    }
+
     fn what_is_there(&self, listed: &[TokenRecord]) -> Found {
         let (mut format_1, mut others, mut remains) = (false, BTreeSet::new(), false);
         for record in listed {

@@ -6,6 +6,7 @@ mod checkpoint;
 mod doubt;
 mod follow;
 mod founding;
+mod heal;
 pub mod paths;
 mod publish;
 pub mod remote;

@@ -85,7 +85,7 @@ impl Remote {
 
     /// Sees to it that this mount has a writer, and that the vault has an identity; says whether
     /// something was recorded for that.
-    fn begin_chain(&self) -> Result<bool, RemoteError> {
+    pub(super) fn begin_chain(&self) -> Result<bool, RemoteError> {
         let mut txn = self.tree.begin();
         let writer = txn.writer();
         let mut chain = self.chain.lock();
@@ -240,6 +240,7 @@ impl Remote {
             failed = note_segment(self, txn, &known, segment.predecessor.as_ref(), closes);
             txn.store::<PendingRow>(pending(), None);
             txn.raw(Space::Data, pending(), None);
+            txn.raw(Space::Data, self.bytes_key(&reference.token), Some(sealed.to_vec()));
         })?;
         failed?;
         drop(stale); // what this machine did is shown already

@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::follow::LogListing;
 use super::paths::Paths;
 use super::publish::Chain;
 use crate::catalog::format::payload::new_mark;
@@ -100,6 +101,8 @@ pub struct Remote {
     pub(super) chain: Arc<Mutex<Chain>>,
     /// The vault shows nothing of the catalog that this machine knows.
     pub(super) emptied: Arc<AtomicBool>,
+    /// How the log was listed.
+    pub(super) log: Arc<Mutex<Option<LogListing>>>,
     /// When this mount last added a day to the calendar.
     pub(super) advanced: Arc<Mutex<Option<Instant>>>,
     /// When the last look ended.
@@ -145,6 +148,7 @@ impl Remote {
             paths,
             chain: Arc::default(),
             emptied: Arc::default(),
+            log: Arc::default(),
             advanced: Arc::default(),
             looked: Arc::default(),
             stale: Arc::default(),

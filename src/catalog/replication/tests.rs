@@ -332,3 +332,50 @@ async fn a_writer_closes_itself_and_only_with_nothing_unpublished() {
     b.look().await;
     assert_eq!(b.remote.tree.vault().ended.len(), 1);
 }
+
+#[tokio::test]
+async fn a_long_log_is_listed_once_and_then_only_what_is_new() {
+    let mut house = House::new();
+    house.store = Arc::new(MemoryStore::with_page_size(4));
+    let (a, b) = (house.machine(), house.machine());
+    for number in 0..30 {
+        house.pass(1);
+        a.make(ROOT_INO, &format!("dir {number}"), Kind::Dir);
+        a.remote.publish().await.unwrap();
+    }
+    b.look().await;
+    for number in 30..40 {
+        house.pass(1);
+        a.make(ROOT_INO, &format!("dir {number}"), Kind::Dir);
+        a.remote.publish().await.unwrap();
+        let before = house.store.count(Op::List);
+        assert_eq!(b.look().await.segments, 1);
+        let lists = house.store.count(Op::List) - before;
+        assert!(lists <= 4, "{lists} pages for one segment");
+    }
+    assert_eq!(b.names(), a.names());
+}
+
+#[tokio::test]
+async fn what_the_vault_lost_of_the_log_is_put_again() {
+    let mut house = House::new();
+    let a = house.machine();
+    for name in ["first", "second", "third"] {
+        a.make(ROOT_INO, name, Kind::Dir);
+        a.remote.publish().await.unwrap();
+    }
+    let lost = house.tokens(PayloadKind::Segment);
+    let (before, last) = (house.store.payload(&lost[1]).unwrap(), lost.len());
+    house.store.delete(&lost[1]).await.unwrap();
+    a.look().await;
+    assert_eq!(house.tokens(PayloadKind::Segment).len(), last - 1, "not at once");
+    house.pass(61);
+    a.look().await;
+    let now = house.tokens(PayloadKind::Segment);
+    assert_eq!(now.len(), last);
+    assert!(now.iter().any(|token| house.store.payload(token).unwrap() == before));
+    let b = house.machine();
+    b.look().await;
+    assert_eq!(b.names(), a.names());
+    assert!(!b.remote.is_in_doubt().unwrap() && !a.remote.is_in_doubt().unwrap());
+}
