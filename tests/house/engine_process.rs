@@ -317,12 +317,7 @@ impl Drop for EngineProcess {
     }
 }
 
-fn spawn(
-    dir: &Path,
-    listen: &str,
-    options: &[String],
-    days: Option<&Days>,
-) -> (Child, Value) {
+fn spawn(dir: &Path, listen: &str, options: &[String], days: Option<&Days>) -> (Child, Value) {
     let (stdout_path, stderr_path) = (dir.with_extension("json"), dir.with_extension("log"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_privicorefs"));
     command.arg("engine").arg("--dir").arg(dir).args(["--listen", listen, "--json"]);

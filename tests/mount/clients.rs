@@ -204,9 +204,8 @@ fn parts_of_zeros_are_left_out_and_read_as_zeros_elsewhere() {
     let item = listed(&vault, "/", "sparse.bin");
     let token = item["token"].as_str().unwrap();
     let list: Value = serde_json::from_slice(&fetch(&vault, "fetch", token)).unwrap();
-    let left_out = |part: usize| {
-        list["parts"][part] == "" && list["pins"][part] == json!([0, "", "", ""])
-    };
+    let left_out =
+        |part: usize| list["parts"][part] == "" && list["pins"][part] == json!([0, "", "", ""]);
     assert_eq!(list["parts"].as_array().unwrap().len(), 7);
     assert!((1..6).all(left_out) && !left_out(0) && !left_out(6), "{list}");
     let whole = [first, vec![0; 6 * PART - 1000], last].concat();

@@ -81,9 +81,8 @@ async fn a_users_file_stored_again_as_a_segment_is_not_applied() {
     let token = Token::new(xattr::text(&machine.path("picture"), "user.privicore.token"));
 
     let intruder = intruder(&vault).await;
-    let get = async |token: &Token| {
-        collect(intruder.get(token).await.unwrap(), 1 << 20).await.unwrap()
-    };
+    let get =
+        async |token: &Token| collect(intruder.get(token).await.unwrap(), 1 << 20).await.unwrap();
     let ciphertext = get(&token).await;
     let catalog = hidden(&intruder).await;
     let log = catalog.iter().find(|record| record.context.ends_with("/log")).unwrap();

@@ -13,8 +13,7 @@ use crate::house::attributes as xattr;
 use crate::house::content::pattern;
 use crate::house::mapping::Mapping;
 use crate::house::{
-    Vault, assert_errno, assert_same_trees, assert_same_trees_with, copy_tree, eventually,
-    make_odd_tree, names,
+    Vault, assert_errno, assert_same_trees, assert_same_trees_with, copy_tree, make_odd_tree, names,
 };
 
 #[test]
