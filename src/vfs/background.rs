@@ -164,7 +164,7 @@ impl Vfs {
         self.refresh_bodies(&followed.stale)?;
         self.announce(followed.stale);
         result?;
-        self.counters.looked.store(true, Ordering::Relaxed);
+        self.counters.looked.store(followed.doubts.is_empty(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -320,7 +320,7 @@ impl Vfs {
         }
         let extension = match inode.xattr(EXTENSION) {
             Some(set) => String::from_utf8_lossy(set).into_owned(),
-            None => super::upload::extension_of(&file_name),
+            None => super::put::extension_of(&file_name),
         };
         let size = inode.content.size;
         let meta = FileMeta { file_name, extension, context, path: "/".into(), size };

@@ -4,7 +4,8 @@
 //! * A token that was acknowledged is recorded as garbage before anything else happens to it, and
 //!   that record goes in the change that names the token. So a crash leaves nothing behind.
 //! * What is recorded as garbage is deleted only if no place and no part list names it, and no
-//!   content that waits here is made over it.
+//!   content that waits here is made over it. A state directory that was set back, or copied,
+//!   may hold as garbage what has been named since: nothing is deleted before a look.
 //! * A part list goes after its parts, and its parts stay where another list names them.
 
 use std::collections::BTreeSet;
@@ -43,9 +44,14 @@ enum Deletion {
 }
 
 impl Vfs {
+    /// Whether anything may be deleted now.
+    fn may_delete(&self) -> bool {
+        !self.config.read_only && self.counters.looked.load(Ordering::Relaxed)
+    }
+
     /// Deletes tokens that nothing names and nobody was told of.
     pub(super) async fn delete_garbage(&self) -> VfsResult<()> {
-        if self.config.read_only {
+        if !self.may_delete() {
             return Ok(());
         }
         let mut garbage = Vec::new();
@@ -150,7 +156,7 @@ impl Vfs {
     /// Uploads that were cut off by a crash, or whose outcome nobody told, may have left
     /// tokens: finds them by their mark and deletes them. Nothing else knows of them.
     pub(super) async fn clear_intents(&self) -> VfsResult<()> {
-        if self.config.read_only {
+        if !self.may_delete() {
             return Ok(());
         }
         let mut intents = Vec::new();

@@ -81,6 +81,9 @@ impl Vfs {
         size: u32,
         held: &[(Reference, Bytes)],
     ) -> VfsResult<Result<Vec<u8>, Need>> {
+        if let Some(need) = state.unread() {
+            return Ok(Err(need));
+        }
         let len = state.size.saturating_sub(offset).min(u64::from(size)) as usize;
         let mut out = vec![0; len];
         match state.read(self, offset, &mut out, held)? {

@@ -75,7 +75,7 @@ pub(super) struct Inner {
     pub(super) run: u64,
     pub(super) uploaded: AtomicU64,
     pub(super) last_miss_ms: AtomicU64,
-    /// Whether this process has heard what other machines did.
+    /// Whether this process has heard what other machines did, and nothing was missing in that.
     pub(super) looked: AtomicBool,
     pub(super) prefetching: Mutex<BTreeSet<Ino>>,
     failures: Mutex<BTreeMap<Ino, VfsError>>,

@@ -89,7 +89,7 @@ impl Vfs {
                 token.map(|_| known.map_or_else(|| self.meta_names(inode).0, |k| k.0.clone()))
             }
             b"user.privicore.extension" => {
-                token.map(|_| super::upload::extension_of(&self.meta_names(inode).0))
+                token.map(|_| super::put::extension_of(&self.meta_names(inode).0))
             }
             b"user.privicore.created" => token.map(|_| {
                 let millis = match inode.content.is_of_others() {

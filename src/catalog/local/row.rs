@@ -15,9 +15,11 @@ use serde::{Deserialize, Serialize};
 use super::inode::{Attrs, Content, Ino, Inode, Kind, Local, Time, Version, time_of};
 use crate::catalog::conflict::file::Shown;
 use crate::catalog::conflict::names::Claimant;
-use crate::catalog::conflict::object::{Held, Object, Origin};
+use crate::catalog::conflict::object::{
+    Attributes, Held, Nature, Object, Origin, Others, Taken, Times,
+};
 use crate::catalog::format::record::{self, ObjectKind, Place, PlaceBase};
-use crate::catalog::format::{Stamp, Subject, VersionId};
+use crate::catalog::format::{Body, Record, Stamp, Subject, VersionId};
 
 /// A claim to a name that an object has in the entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,12 +44,17 @@ impl Standing {
 }
 
 /// What a folder holds.
+///
+/// Claims of what only a listing shows are among the entries, and keep nothing alive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holdings {
     /// How many claims there are in it.
     pub entries: u64,
     /// How many of them are folders.
     pub folders: u32,
+    /// What it lives by, even if all its links were removed: names of files in it, and the
+    /// folders that are recorded to be in it and live, wherever they stand.
+    pub living: u64,
     /// Names that more than one claims, or a copy.
     pub contested: Vec<Vec<u8>>,
     /// Names that those are shown under which lost theirs.
@@ -71,6 +78,11 @@ pub struct Row {
     pub holdings: Holdings,
     /// Of a folder: it would stand in a circle, and so stands in the root.
     pub is_cut: bool,
+    /// Of a folder that lives: the folder that it is recorded to be in, which lives by it.
+    pub counted: Option<Ino>,
+    /// Values of registers that are in the vault, while one that is not yet holds in their
+    /// place.
+    pub behind: Option<Box<Object>>,
     /// Links that others may know: what is sent, or came.
     pub known: BTreeSet<u64>,
 }
@@ -109,6 +121,48 @@ impl Row {
     /// Whether only a listing, or a computation, shows it: no record of it is in the vault.
     pub fn is_derived(&self) -> bool {
         self.object.nature.as_ref().is_some_and(|nature| nature.origin == Origin::Derived)
+    }
+
+    /// Takes a record in. What only a listing, or a computation, has shown gives way to it; what
+    /// is in the vault stays known while what is not yet there holds in its place.
+    pub fn take(&mut self, record: &Record, origin: Origin) -> Taken {
+        let derived = |held: &Option<(Record, Origin)>| {
+            held.as_ref().is_some_and(|(_, origin)| *origin == Origin::Derived)
+        };
+        let mut before = register(&self.object, record);
+        if origin != Origin::Derived && derived(&before) {
+            match record.body {
+                // Who tells of the object tells all of it.
+                Body::Object { .. } => drop_derived(&mut self.object),
+                _ => clear(&mut self.object, record),
+            }
+            before = None;
+        }
+        let taken = self.object.take(record, origin);
+        let is_published = |origin: Origin| matches!(origin, Origin::Published(_));
+        match register(&self.object, record) {
+            Some((_, holds)) if is_published(holds) => {
+                if let Some(behind) = &mut self.behind {
+                    clear(behind, record);
+                    if **behind == Object::default() {
+                        self.behind = None;
+                    }
+                }
+            }
+            Some(_) => {
+                let (lost, won) = (taken == Taken::Lost, taken == Taken::New);
+                let left = match before {
+                    Some((old, known)) if won && is_published(known) => Some((old, known)),
+                    _ if lost && is_published(origin) => Some((record.clone(), origin)),
+                    _ => None,
+                };
+                if let Some((left, origin)) = left {
+                    self.behind.get_or_insert_default().take(&left, origin);
+                }
+            }
+            None => {}
+        }
+        taken
     }
 
     /// What is shown of a file, with content that waits here as what no removal has seen.
@@ -233,6 +287,62 @@ impl Row {
     pub fn each_origin(&self, mut each: impl FnMut(Origin)) {
         self.object.origins().for_each(&mut each);
     }
+}
+
+/// The value of a record's register that holds in an object, of those that change.
+fn register(object: &Object, record: &Record) -> Option<(Record, Origin)> {
+    fn of<T>(
+        subject: Subject,
+        held: Option<&Held<T>>,
+        body: impl Fn(&T) -> Body,
+    ) -> Option<(Record, Origin)> {
+        let held = held?;
+        Some((Record::new(subject, held.stamp, body(&held.value)), held.origin))
+    }
+    let subject = record.subject;
+    match &record.body {
+        Body::Object { .. } => of(subject, object.nature.as_ref(), Nature::body),
+        Body::Attributes { .. } => of(subject, object.attributes.as_ref(), Attributes::body),
+        Body::Times { .. } => of(subject, object.times.as_ref(), Times::body),
+        Body::Others { .. } => of(subject, object.others.as_ref(), Others::body),
+        Body::Xattr { name, .. } => of(subject, object.xattrs.get(name), |value| Body::Xattr {
+            name: name.clone(),
+            value: value.clone(),
+        }),
+        Body::Name(name) => {
+            of(subject, object.names.get(&name.link), |name| Body::Name(name.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// Takes the value of a record's register out of an object.
+fn clear(object: &mut Object, record: &Record) {
+    match &record.body {
+        Body::Object { .. } => object.nature = None,
+        Body::Attributes { .. } => object.attributes = None,
+        Body::Times { .. } => object.times = None,
+        // What was pinned of another client's token is the same on every machine.
+        Body::Others { .. } if object.others.as_ref().is_some_and(is_derived) => {}
+        Body::Others { .. } => object.others = None,
+        Body::Xattr { name, .. } => drop(object.xattrs.remove(name)),
+        Body::Name(name) => drop(object.names.remove(&name.link)),
+        _ => {}
+    }
+}
+
+fn is_derived<T>(held: &Held<T>) -> bool {
+    held.origin == Origin::Derived
+}
+
+/// Takes out of an object what nobody has told; but a token that another client made, and what
+/// was pinned of it, stay.
+pub fn drop_derived(object: &mut Object) {
+    object.nature.take_if(|held| is_derived(held));
+    object.attributes.take_if(|held| is_derived(held));
+    object.times.take_if(|held| is_derived(held));
+    object.xattrs.retain(|_, held| !is_derived(held));
+    object.names.retain(|_, held| !is_derived(held));
 }
 
 /// The kind of an object by its number's subject.

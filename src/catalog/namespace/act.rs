@@ -4,7 +4,7 @@ use super::tree::CatalogResult;
 use super::txn::Txn;
 use crate::catalog::conflict::file::link_again;
 use crate::catalog::conflict::names::Claimant;
-use crate::catalog::conflict::object::Origin;
+use crate::catalog::conflict::object::{Held, Origin};
 use crate::catalog::format::record::Name;
 use crate::catalog::format::{Body, Record, Stamp, VersionId};
 use crate::catalog::local::inode::{Ino, Inode, ROOT_INO};
@@ -95,24 +95,35 @@ impl Txn<'_> {
             if !is_passing(&standing, &row, ino) {
                 continue;
             }
-            let Claimant::Link { again, link, rank } = standing.claimant else { continue };
-            let Some(held) = row.object.names.get(&link).cloned() else { continue };
-            let stood = if again { row.object.removed_at(link) } else { None };
-            let stood = stood.unwrap_or(held.stamp).max(held.stamp);
-            let stamp = Stamp { hlc: stood.hlc + 1, ..stood };
-            self.clock.observe(stamp);
-            let name = Name {
-                link: if again { link_again(link) } else { link },
-                folder: standing.folder,
-                name: standing.shown().to_vec(),
-                rank,
-                ..held.value
+            let Claimant::Link { again, link, .. } = standing.claimant else { continue };
+            let Some(first) = row.object.names.get(&link).map(|held| held.value.clone()) else {
+                continue;
             };
-            row.known.insert(name.link);
-            let record = Record::new(subject, stamp, Body::Name(name));
-            row.object.take(&record, Origin::Unpublished);
+            // The links that are one under the name go with it.
+            let is_one = |(other, held): &(&u64, &Held<Name>)| {
+                let here = (held.value.folder, &held.value.name) == (first.folder, &first.name);
+                **other == link || !again && here && !row.object.is_removed(**other)
+            };
+            let all = row.object.names.iter().filter(is_one);
+            let all: Vec<(u64, Held<Name>)> = all.map(|(k, held)| (*k, held.clone())).collect();
+            for (link, held) in all {
+                let stood = if again { row.object.removed_at(link) } else { None };
+                let stood = stood.unwrap_or(held.stamp).max(held.stamp);
+                let stamp = Stamp { hlc: stood.hlc + 1, ..stood };
+                self.clock.observe(stamp);
+                let (folder, name) = (standing.folder, standing.shown().to_vec());
+                let mut now = Name { folder, name, ..held.value };
+                if again {
+                    // One that is removed already stands for nothing.
+                    now.link = link_again(link);
+                    while row.object.is_removed(now.link) {
+                        now.link = link_again(now.link);
+                    }
+                    row.known.insert(now.link);
+                }
+                row.take(&Record::new(subject, stamp, Body::Name(now)), Origin::Unpublished);
+            }
         }
-        row.is_cut = false;
         self.put_row(ino, row);
         self.queue_unless_local(ino, None)?;
         self.show(ino)
@@ -131,7 +142,7 @@ impl Txn<'_> {
             let stamp = self.stamp();
             for body in differences(&before, &inode) {
                 let record = Record::new(row.subject(ino), stamp, body);
-                row.object.take(&record, Origin::Unpublished);
+                row.take(&record, Origin::Unpublished);
             }
             row.set_change_time(inode.attrs.ctime);
         }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::history::day_of;
 use super::tree::{CatalogResult, Tree};
 use super::txn::{Stale, Txn};
-use crate::catalog::conflict::object::Origin;
-use crate::catalog::format::{Body, Record, Subject};
-use crate::catalog::local::inode::{Content, Ino};
+use crate::catalog::conflict::object::{Object, Origin};
+use crate::catalog::format::{Body, Record, Subject, VersionId};
+use crate::catalog::local::inode::Ino;
 use crate::catalog::local::row::Row;
 use crate::catalog::local::vault::Day;
 
@@ -23,14 +23,19 @@ impl Tree {
         with: impl FnOnce(&mut Txn<'_>),
     ) -> CatalogResult<Vec<Stale>> {
         let mut stale = Vec::new();
-        let mut chunks = records.chunks(AT_ONCE).peekable();
-        while let Some(some) = chunks.next_if(|some| some.len() == AT_ONCE) {
+        let mut rest = records;
+        while rest.len() > AT_ONCE {
+            // What is told of one object is taken in at once, where it comes together.
+            let subject = rest[AT_ONCE - 1].0.subject;
+            let more = rest[AT_ONCE..].iter().take_while(|(record, _)| record.subject == subject);
+            let (some, others) = rest.split_at(AT_ONCE + more.count());
             let mut txn = self.begin();
             txn.apply(some)?;
             stale.extend(txn.commit()?);
+            rest = others;
         }
         let mut txn = self.begin();
-        txn.apply(chunks.next().unwrap_or_default())?;
+        txn.apply(rest)?;
         with(&mut txn);
         stale.extend(txn.commit()?);
         Ok(stale)
@@ -49,7 +54,7 @@ impl Txn<'_> {
     /// Takes records in.
     pub fn apply(&mut self, records: &[(Record, Origin)]) -> CatalogResult<()> {
         let mut touched: BTreeSet<Ino> = BTreeSet::new();
-        let mut before: Vec<(Ino, Option<Content>)> = Vec::new();
+        self.is_of_others = true;
         for (record, origin) in records {
             self.clock.observe(record.stamp);
             let Some(ino) = record.subject.number() else {
@@ -60,10 +65,10 @@ impl Txn<'_> {
                 Some(row) => row,
                 None => Row::of(record.subject),
             };
-            if touched.insert(ino) {
-                before.push((ino, row.inode(ino).map(|inode| inode.content)));
-                // What only a listing showed is now said by somebody.
-                self.give_way(ino, &mut row, *origin)?;
+            touched.insert(ino);
+            if row.object == Object::default() {
+                // Until now it was known only as what something stands in, or is split off.
+                row.is_folder = matches!(record.subject, Subject::Folder(_));
             }
             if let Body::Name(name) = &record.body
                 && matches!(origin, Origin::Published(_) | Origin::Sent)
@@ -82,54 +87,42 @@ impl Txn<'_> {
                 let mut of = of.unwrap_or_else(|| Row::of(Subject::File(*file)));
                 let split = (record.stamp, to);
                 let least = of.object.split_off.entry(*version).or_insert(split);
+                let not_it = split.max(*least).1;
                 *least = split.min(*least);
+                let it = least.1;
                 self.restore_split(*file, &mut of, *version)?;
                 self.put_row(*file, of);
+                if not_it != it {
+                    self.take_back(not_it, *file, *version)?;
+                    touched.insert(not_it);
+                }
                 touched.insert(*file);
             }
         }
         for ino in &touched {
             self.settle(*ino)?;
         }
-        for ino in &touched {
-            self.show(*ino)?;
-        }
-        for (ino, content) in before {
-            let now = self.find_inode(ino)?.map(|inode| inode.content);
-            let data = now != content;
-            self.stale.push(Stale::Inode { ino, data });
-        }
-        Ok(())
+        self.unshown.extend(touched);
+        self.show_all()
     }
 
-    /// Records of others about what is only derived here: the derived ones go, all of them,
-    /// because those that come are the whole of it.
-    fn give_way(&mut self, ino: Ino, row: &mut Row, origin: Origin) -> CatalogResult<()> {
-        let _ = ino;
-        if !row.is_derived() || !matches!(origin, Origin::Published(_)) {
-            return Ok(());
+    /// A version has become yet another file, which has it: of several splits one holds.
+    fn take_back(&mut self, ino: Ino, from: Ino, id: VersionId) -> CatalogResult<()> {
+        let Some(mut row) = self.find_row(ino)? else { return Ok(()) };
+        if let Some(borrowed) = &mut row.object.borrowed
+            && borrowed.from == from
+            && borrowed.version.as_ref().is_some_and(|held| held.value.id == id)
+        {
+            (borrowed.version, borrowed.place, borrowed.covered) = (None, None, false);
+            self.put_row(ino, row);
         }
-        let object = &mut row.object;
-        let derived = |origin: Origin| origin == Origin::Derived;
-        object.nature.take_if(|held| derived(held.origin));
-        object.attributes.take_if(|held| derived(held.origin));
-        object.times.take_if(|held| derived(held.origin));
-        object.xattrs.retain(|_, held| !derived(held.origin));
-        object.names.retain(|_, held| !derived(held.origin));
-        // The token, and what was pinned of it, stay: the catalog says the same of them.
         Ok(())
     }
 
     /// A version that becomes another file leaves the history.
-    fn restore_split(
-        &mut self,
-        file: Ino,
-        row: &mut Row,
-        id: crate::catalog::format::VersionId,
-    ) -> CatalogResult<()> {
+    fn restore_split(&mut self, file: Ino, row: &mut Row, id: VersionId) -> CatalogResult<()> {
         let mut history = self.history(file, id)?;
-        let Some(version) = history.version.take() else { return Ok(()) };
-        row.object.versions.insert(id, version);
+        row.object.versions.extend(history.version.take().map(|version| (id, version)));
         row.object.places.extend(history.place.take().map(|place| (id, place)));
         row.object.lost_places.append(&mut history.lost);
         self.put_history(file, id, history);

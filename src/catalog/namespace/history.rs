@@ -1,8 +1,10 @@
 //! Versions of files: what is written here, what comes from others, and what is covered.
 
+use std::collections::BTreeSet;
+
 use super::tree::CatalogResult;
 use super::txn::Txn;
-use crate::catalog::conflict::object::{Held, Object, Origin, Taken};
+use crate::catalog::conflict::object::{CoveredList, Held, Object, Origin, Taken};
 use crate::catalog::format::record::{Place, PlaceBase, Version};
 use crate::catalog::format::{Body, Record, Reference, Stamp, Subject, VersionId};
 use crate::catalog::local::inode::Ino;
@@ -56,23 +58,47 @@ impl Txn<'_> {
             && !row.object.versions.contains_key(&id)
         {
             let mut history = self.history(ino, id)?;
-            if history.ended.is_some() || history.version.is_some() {
+            if history.ended.is_some() {
                 let taken = history.take(record, origin, id);
+                // It is covered already, but what it lists may have come before it.
+                self.listed.entry(ino).or_default().extend(history.lists());
                 self.put_history(ino, id, history);
                 return Ok(taken);
             }
         }
-        let taken = row.object.take(record, origin);
+        if matches!(record.body, Body::Version(_) | Body::Place(_) | Body::Covered { .. }) {
+            self.listed.entry(ino).or_default();
+        }
+        let taken = row.take(record, origin);
         if let (Body::Place(_), Taken::Lost) = (&record.body, taken) {
             self.note_ended(day_of(origin, self.tree.today()), ino);
         }
         Ok(taken)
     }
 
-    /// Moves into the history what versions that are in the vault cover.
+    /// Moves into the history what versions that are in the vault cover, if any came since the
+    /// last time.
     pub(super) fn settle(&mut self, ino: Ino) -> CatalogResult<()> {
+        let Some(mut listed) = self.listed.remove(&ino) else { return Ok(()) };
         let Some(mut row) = self.find_row(ino)? else { return Ok(()) };
-        let mut listed: Vec<(VersionId, u64)> = Vec::new();
+        let lists = std::mem::take(&mut row.object.covered);
+        let mut changed = false;
+        for list in lists {
+            let counts = match list.value.version {
+                Some(id) => {
+                    row.object.place(id).is_some() && row.object.version(id).is_some()
+                        || self.history(ino, id)?.is_placed()
+                }
+                None => true,
+            };
+            match (counts, list.origin) {
+                (true, Origin::Published(brought)) => {
+                    listed.extend(list.value.covers.iter().map(|covered| (*covered, brought.day)));
+                    changed = true;
+                }
+                _ => row.object.covered.push(list),
+            }
+        }
         for (id, held) in &row.object.versions {
             if let Origin::Published(brought) = held.origin
                 && row.object.places.contains_key(id)
@@ -80,41 +106,29 @@ impl Txn<'_> {
                 listed.extend(held.value.covers.iter().map(|covered| (*covered, brought.day)));
             }
         }
-        let lists = std::mem::take(&mut row.object.covered);
-        for list in lists {
-            let placed = list.value.version.is_none_or(|id| row.object.places.contains_key(&id));
-            let counts = match list.value.version {
-                Some(id) if !placed => self.history(ino, id)?.place.is_some(),
-                _ => placed,
-            };
-            match (counts, list.origin) {
-                (true, Origin::Published(brought)) => {
-                    listed.extend(list.value.covers.iter().map(|covered| (*covered, brought.day)));
-                }
-                _ => row.object.covered.push(list),
-            }
-        }
-        let mut changed = !listed.is_empty();
         while let Some((id, day)) = listed.pop() {
-            let mut history = self.history(ino, id)?;
-            let before = history.ended;
-            history.ended = Some(before.map_or(day, |ended| ended.min(day)));
-            if !row.object.split_off.contains_key(&id)
-                && let Some(version) = row.object.versions.remove(&id)
-            {
-                changed = true;
-                history.place = row.object.places.remove(&id);
-                let (lost, kept) = std::mem::take(&mut row.object.lost_places)
-                    .into_iter()
-                    .partition(|held: &Held<Place>| held.value.version == id);
-                (history.lost, row.object.lost_places) = (lost, kept);
-                // What it lists is covered too, whether or not it is covered itself.
-                if let (Origin::Published(brought), Some(_)) = (version.origin, &history.place) {
-                    listed.extend(version.value.covers.iter().map(|c| (*c, brought.day)));
+            let before = self.history(ino, id)?;
+            let mut history = before.clone();
+            history.ended = Some(before.ended.map_or(day, |ended| ended.min(day)));
+            if !row.object.split_off.contains_key(&id) {
+                let moved = take_out(&mut row.object, row.is_folder, ino, id);
+                changed |= !moved.is_empty();
+                for (record, origin) in &moved {
+                    history.take(record, *origin, id);
                 }
-                history.version = Some(version);
+                if !moved.is_empty() {
+                    // What it lists is covered too, whether or not it is covered itself.
+                    listed.extend(history.lists());
+                }
             }
-            if history.ended != before || changed {
+            if let Some(borrowed) = &mut row.object.borrowed
+                && !borrowed.covered
+                && borrowed.version.as_ref().is_some_and(|held| held.value.id == id)
+            {
+                borrowed.covered = true;
+                changed = true;
+            }
+            if history != before {
                 self.note_ended(history.ended.unwrap_or(day), ino);
                 self.put_history(ino, id, history);
             }
@@ -132,16 +146,24 @@ impl Txn<'_> {
         let mut row = self.row(ino)?;
         let NewVersion { id, stamp, covers, size, holes, base } = new;
         let mut dropped = Vec::new();
-        for old in &covers {
+        let mut covers: BTreeSet<VersionId> = covers.into_iter().filter(|old| *old != id).collect();
+        for old in covers.clone() {
             let unpublished = |held: &Held<Version>| held.origin == Origin::Unpublished;
-            if row.object.versions.get(old).is_some_and(unpublished) {
-                row.object.versions.remove(old);
-                if let Some(place) = row.object.places.remove(old) {
-                    self.forget_place(ino, &place.value);
-                    dropped.push(place.value);
-                }
+            if !row.object.versions.get(&old).is_some_and(unpublished) {
+                continue;
+            }
+            // Nobody hears of it, so that this one must say what it would have said.
+            let version = row.object.versions.remove(&old);
+            covers.extend(version.into_iter().flat_map(|held| held.value.covers));
+            let of_old = |list: &Held<CoveredList>| list.value.version == Some(old);
+            let lists = row.object.covered.extract_if(.., |list| of_old(list));
+            covers.extend(lists.flat_map(|list| list.value.covers));
+            if let Some(place) = row.object.places.remove(&old) {
+                self.forget_place(ino, &place.value);
+                dropped.push(place.value);
             }
         }
+        let covers: Vec<VersionId> = covers.into_iter().collect();
         let (machine, millis) = (self.tree.machine.clone(), self.tree.env.millis());
         let mut rest = covers;
         let first: Vec<VersionId> = rest.drain(..rest.len().min(COVERS_MAX)).collect();
@@ -175,11 +197,11 @@ impl Txn<'_> {
         is_list: bool,
     ) -> CatalogResult<()> {
         let mut row = self.row(ino)?;
-        let Some(others) = &mut row.object.others else { return Ok(()) };
+        let Some(others) = &row.object.others else { return Ok(()) };
         if others.value.reference.is_some() || others.value.token != reference.token {
             return Ok(());
         }
-        let known = others.origin;
+        let (known, stamp) = (others.origin, others.stamp);
         let id =
             crate::catalog::format::names::version_of_others(&reference.token, &reference.identity);
         let version = Version {
@@ -196,14 +218,15 @@ impl Txn<'_> {
             false => PlaceBase::Whole(reference.clone()),
         };
         let place = Place { version: id, base: Some(base), changes: Vec::new(), base_size: None };
-        others.value.reference = Some(reference.clone());
         // What others know of the token without its content is told again with it.
         let origin = match known {
             Origin::Derived => Origin::Derived,
             _ => Origin::Unpublished,
         };
-        others.origin = origin;
         let subject = Subject::File(ino);
+        let (token, pinned) = (reference.token.clone(), Some(reference.clone()));
+        let others = Body::Others { token, reference: pinned };
+        row.take(&Record::new(subject, stamp, others), origin);
         for body in [Body::Version(version), Body::Place(place)] {
             let record = Record::new(subject, Stamp::ZERO, body);
             self.take(ino, &mut row, &record, origin)?;
@@ -243,6 +266,21 @@ impl Txn<'_> {
 }
 
 impl History {
+    /// Whether its version can be read, or said to be damaged.
+    fn is_placed(&self) -> bool {
+        self.version.is_some() && self.place.is_some()
+    }
+
+    /// What its version covers, with the day of that.
+    fn lists(&self) -> Vec<(VersionId, u64)> {
+        match &self.version {
+            Some(Held { origin: Origin::Published(brought), value, .. }) if self.is_placed() => {
+                value.covers.iter().map(|covered| (*covered, brought.day)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Takes a record of its version in.
     pub(super) fn take(&mut self, record: &Record, origin: Origin, id: VersionId) -> Taken {
         let mut object = Object::default();
@@ -256,6 +294,24 @@ impl History {
         taken
     }
 }
+
+/// Takes a version out of an object, with its places.
+fn take_out(object: &mut Object, is_folder: bool, ino: Ino, id: VersionId) -> Moved {
+    let subject = if is_folder { Subject::Folder(ino) } else { Subject::File(ino) };
+    let version = object.versions.remove(&id).into_iter();
+    let mut moved: Moved = version
+        .map(|held| (Record::new(subject, held.stamp, Body::Version(held.value)), held.origin))
+        .collect();
+    let lost = object.lost_places.extract_if(.., |held| held.value.version == id);
+    let places = object.places.remove(&id).into_iter().chain(lost);
+    moved.extend(
+        places.map(|held| (Record::new(subject, held.stamp, Body::Place(held.value)), held.origin)),
+    );
+    moved
+}
+
+/// Records that go from a row into the history.
+type Moved = Vec<(Record, Origin)>;
 
 /// The day that a record counts for.
 pub(super) fn day_of(origin: Origin, today: u64) -> u64 {

@@ -21,6 +21,9 @@ mod tree;
 mod txn;
 mod waiting;
 
+#[cfg(test)]
+mod tests;
+
 pub use due::{Due, Unneeded};
 pub use history::NewVersion;
 pub use operations::{NewInode, Removed};

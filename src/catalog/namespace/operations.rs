@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::tree::{CatalogError, CatalogResult, Tree, check_name, shown};
 use super::txn::Txn;
 use crate::catalog::conflict::object::{Attributes, Held, Nature, Object, Origin, Times};
-use crate::catalog::format::record::{Name, Removal};
+use crate::catalog::format::record::{Name, Place, Removal, Version};
 use crate::catalog::format::{Body, Record, Stamp, Subject};
 use crate::catalog::local::entry::EntryLink;
 use crate::catalog::local::inode::{Ino, Inode, Kind, Local, Time};
@@ -88,6 +88,10 @@ impl Tree {
         let subject = if is_folder { Subject::Folder(ino) } else { Subject::File(ino) };
         let local = Local { unwanted: new.unwanted, ..Local::default() };
         let mut row = Row { object, local, ..Row::of(subject) };
+        if new.kind == Kind::File {
+            // Without a content no other machine would show it (docs/format.md, 8.3).
+            txn.write_nothing(subject, &mut row);
+        }
         row.set_change_time(now);
         txn.put_row(ino, row);
         txn.queue_unless_local(ino, None)?;
@@ -122,7 +126,7 @@ impl Tree {
         let name = txn.new_name(link, parent, name, stamp);
         let mut row = txn.row(ino)?;
         let record = Record::new(row.subject(ino), stamp, Body::Name(name));
-        row.object.take(&record, Origin::Unpublished);
+        row.take(&record, Origin::Unpublished);
         txn.put_row(ino, row);
         txn.queue_unless_local(ino, None)?;
         txn.show(ino)?;
@@ -198,6 +202,9 @@ impl Tree {
         }
         txn.act_on(from.0)?;
         txn.act_on(to.0)?;
+        if let Some(target) = target {
+            txn.act_on(target.ino)?;
+        }
         let rank = target.map(|target| txn.rank_at(target.ino, to)).transpose()?.flatten();
         let content = Some(source.ino).filter(|_| source.kind == Kind::File);
         let removed =
@@ -231,11 +238,20 @@ impl Tree {
         }
         txn.act_on(a.0)?;
         txn.act_on(b.0)?;
-        let (rank_a, rank_b) = (txn.rank_at(first.ino, a)?, txn.rank_at(second.ino, b)?);
         if first.ino != second.ino {
-            // By a name that nobody can have, so that the two never ask for one.
-            move_name(&mut txn, first, a, b, (false, rank_b))?;
-            move_name(&mut txn, second, b, a, (false, rank_a))?;
+            txn.act_on(first.ino)?;
+            txn.act_on(second.ino)?;
+            let (rank_a, rank_b) = (txn.rank_at(first.ino, a)?, txn.rank_at(second.ino, b)?);
+            // Both are recorded before either is shown, so that they never ask for one name.
+            let unwanted = |ino: Ino| Ok::<_, CatalogError>(txn.row(ino)?.local.unwanted);
+            let (is_first_unwanted, is_second_unwanted) =
+                (unwanted(first.ino)?, unwanted(second.ino)?);
+            record_move(&mut txn, first, a, b, (is_first_unwanted, rank_b))?;
+            record_move(&mut txn, second, b, a, (is_second_unwanted, rank_a))?;
+            txn.unshown.extend([first.ino, second.ino]);
+            txn.show_all()?;
+            changed_now(&mut txn, first.ino)?;
+            changed_now(&mut txn, second.ino)?;
         }
         txn.touch_dir(a.0)?;
         txn.touch_dir(b.0)?;
@@ -267,7 +283,7 @@ impl Tree {
     /// Forgets an inode that has no name, no handle and nothing to upload, and that no other
     /// machine has heard of. What is known of others is kept: they may give it a name again.
     /// Gives the places of contents that nobody has heard of.
-    pub fn purge(&self, ino: Ino) -> CatalogResult<Vec<crate::catalog::format::record::Place>> {
+    pub fn purge(&self, ino: Ino) -> CatalogResult<Vec<Place>> {
         let mut txn = self.begin();
         let Some(mut row) = txn.find_row(ino)? else { return Ok(Vec::new()) };
         if row.inode(ino).is_some_and(|inode| inode.local.nlink > 0) {
@@ -293,6 +309,18 @@ impl Tree {
 }
 
 impl Txn<'_> {
+    /// The empty content that a new file has.
+    fn write_nothing(&mut self, subject: Subject, row: &mut Row) {
+        let (id, stamp) = self.new_version();
+        let (machine, millis) = (self.tree.machine.clone(), self.tree.env.millis());
+        let (covers, holes, source) = (Vec::new(), Vec::new(), None);
+        let version = Version { id, covers, size: 0, holes, machine, millis, source };
+        let place = Place { version: id, base: None, changes: Vec::new(), base_size: None };
+        for body in [Body::Version(version), Body::Place(place)] {
+            row.take(&Record::new(subject, stamp, body), Origin::Unpublished);
+        }
+    }
+
     /// A name record for a new place of a link.
     pub(super) fn new_name(&self, link: u64, folder: Ino, name: &[u8], rank: Stamp) -> Name {
         let (machine, millis) = (self.tree.machine.clone(), self.tree.env.millis());
@@ -326,15 +354,27 @@ impl Txn<'_> {
         let Some(standing) = row.standings.iter().find(|s| stands_at(s, at)) else {
             return Vec::new();
         };
+        let is_live = |link: u64| !row.object.is_removed(link);
         let recorded = (&standing.name, standing.folder);
-        let here =
-            row.object.names.iter().filter(|(_, held)| {
-                (&held.value.name, held.value.folder) == recorded || row.is_cut
-            });
-        let all: Vec<u64> = here.map(|(link, _)| *link).collect();
-        let live = all.iter().copied().filter(|link| !row.object.is_removed(*link));
-        let live: Vec<u64> = live.collect();
-        if live.is_empty() { all } else { live }
+        let names = row.object.names.iter();
+        let here = names.filter(|(_, held)| (&held.value.name, held.value.folder) == recorded);
+        here.map(|(link, _)| *link).filter(|link| is_live(*link)).collect()
+    }
+
+    /// Folders that are recorded to be in one that is to be removed, and stand in the root
+    /// because of a circle, are recorded there: it would live on by them.
+    fn act_on_cuts(&mut self, folder: Ino) -> CatalogResult<()> {
+        let mut cuts = Vec::new();
+        self.tree.db.scan(schema::CUTS, schema::CUTS, |key, _| {
+            cuts.push(schema::number(key, 1));
+            Ok(true)
+        })?;
+        for cut in cuts {
+            if self.find_row(cut)?.is_some_and(|row| row.counted == Some(folder)) {
+                self.act_on(cut)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -357,36 +397,42 @@ fn remove_name(
     after: Option<Ino>,
 ) -> CatalogResult<Removed> {
     let ino = entry.ino;
-    let derived = txn.row(ino)?.is_derived();
-    if derived {
-        txn.act_on(ino)?;
+    txn.act_on(ino)?;
+    if entry.kind == Kind::Dir {
+        txn.act_on_cuts(ino)?;
     }
     let row = txn.row(ino)?;
     let mine = row.standings.iter().filter(|standing| standing.ino == ino);
     let last = mine.filter(|standing| !stands_at(standing, at)).count() == 0;
-    let links = txn.links_at(&row, at);
-    let copies: Vec<Ino> =
-        row.standings.iter().map(|s| s.ino).filter(|number| *number != ino).collect();
-    if last {
-        for copy in copies {
-            txn.act_on(copy)?;
-        }
+    let copies = row.standings.iter().map(|s| s.ino).filter(|number| *number != ino);
+    for copy in copies.filter(|_| last).collect::<Vec<_>>() {
+        txn.act_on(copy)?;
     }
     let mut row = txn.row(ino)?;
+    let links = match entry.kind {
+        Kind::Dir => {
+            let all = row.object.names.keys().copied();
+            all.filter(|link| !row.object.is_removed(*link)).collect()
+        }
+        _ => txn.links_at(&row, at),
+    };
     let takes = if last && entry.kind == Kind::File { takes(&row) } else { Vec::new() };
+    let known_elsewhere = is_known_elsewhere(&row);
     let mut told = false;
     let stamp = txn.stamp();
     for link in links {
-        let known = row.known.contains(&link);
-        told |= known;
-        if !known {
+        if !row.known.contains(&link) {
             row.object.names.remove(&link);
-            continue;
+            // Nobody knows the link; but those who know the file must hear what was taken.
+            if !last || !known_elsewhere {
+                continue;
+            }
         }
+        told = true;
         let (machine, millis) = (txn.tree.machine.clone(), txn.tree.env.millis());
         let removal = Removal { link, last, takes: takes.clone(), machine, millis };
         let record = Record::new(row.subject(ino), stamp, Body::Removal(removal));
-        row.object.take(&record, Origin::Unpublished);
+        row.take(&record, Origin::Unpublished);
     }
     // What waits here of its content was taken with it.
     row.local.unlinked = last;
@@ -424,8 +470,21 @@ fn move_name(
     to: (Ino, &[u8]),
     (unwanted, rank): (bool, Option<Stamp>),
 ) -> CatalogResult<()> {
+    txn.act_on(entry.ino)?;
+    record_move(txn, entry, from, to, (unwanted, rank))?;
+    txn.show(entry.ino)?;
+    changed_now(txn, entry.ino)
+}
+
+/// Records another name for what stands at one, and shows nothing of it yet.
+fn record_move(
+    txn: &mut Txn<'_>,
+    entry: EntryLink,
+    from: (Ino, &[u8]),
+    to: (Ino, &[u8]),
+    (unwanted, rank): (bool, Option<Stamp>),
+) -> CatalogResult<()> {
     let ino = entry.ino;
-    txn.act_on(ino)?;
     let mut row = txn.row(ino)?;
     let links = txn.links_at(&row, from);
     let stamp = txn.stamp();
@@ -434,17 +493,17 @@ fn move_name(
         let Some(held) = row.object.names.get(&link) else { continue };
         let rank = rank.unwrap_or(held.value.rank);
         let name = txn.new_name(link, to.0, to.1, rank);
-        let record = Record::new(subject, stamp, Body::Name(name));
-        row.object.take(&record, Origin::Unpublished);
+        row.take(&Record::new(subject, stamp, Body::Name(name)), Origin::Unpublished);
     }
     let was_local = row.local.unwanted;
     if !unwanted || !row.known.is_empty() {
         row.local.unwanted = false;
     }
+    let is_local = row.local.unwanted;
     let aligns = row.object.places.values().any(|held| held.value.base.is_some());
     let aligns = aligns || row.object.others.is_some() || entry.kind == Kind::Dir;
     txn.put_row(ino, row);
-    if was_local || !txn.row(ino)?.local.unwanted {
+    if was_local || !is_local {
         // Others see no name before its content is in the vault.
         let after = (entry.kind == Kind::File).then_some(ino);
         txn.queue_unless_local(ino, after)?;
@@ -452,7 +511,11 @@ fn move_name(
     if aligns {
         txn.raw(Space::Meta, schema::align(ino), Some(encode(&())));
     }
-    txn.show(ino)?;
+    Ok(())
+}
+
+/// Sets an inode's change time.
+fn changed_now(txn: &mut Txn<'_>, ino: Ino) -> CatalogResult<()> {
     let mut inode = txn.inode(ino)?;
     inode.attrs.ctime = txn.now();
     txn.put_inode(inode)

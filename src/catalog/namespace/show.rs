@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tree::CatalogResult;
 use super::txn::{Stale, Txn};
+use crate::catalog::conflict::folder::Candidate;
 use crate::catalog::conflict::names::{Claim, Claimant, assign};
 use crate::catalog::conflict::object::{Attributes, Held, Object, Origin, Times};
 use crate::catalog::format::names::derive;
 use crate::catalog::format::record::Name;
-use crate::catalog::format::{Subject, VersionId};
+use crate::catalog::format::{Stamp, Subject, VersionId};
 use crate::catalog::local::entry::EntryClaim;
 use crate::catalog::local::inode::{Ino, Kind, ROOT_INO, Time};
-use crate::catalog::local::row::{Row, Standing};
+use crate::catalog::local::row::{Row, Standing, drop_derived};
 use crate::catalog::local::schema;
 use crate::db::{Space, encode};
 
@@ -31,10 +32,23 @@ pub(super) fn copy_link(version: VersionId) -> u64 {
 }
 
 impl Txn<'_> {
-    /// Computes again where an object stands, and what stands beside it.
+    /// Computes again where an object stands, and what stands beside it, and whatever that
+    /// changes. Within such a computation it is done later.
     pub(super) fn show(&mut self, ino: Ino) -> CatalogResult<()> {
-        let Some(row) = self.find_row(ino)? else { return Ok(()) };
-        if row.is_folder { self.show_folder(ino, row) } else { self.show_file(ino, row) }
+        self.unshown.insert(ino);
+        if self.is_showing { Ok(()) } else { self.show_all() }
+    }
+
+    /// Computes again where all stand that have changed.
+    pub(super) fn show_all(&mut self) -> CatalogResult<()> {
+        self.is_showing = true;
+        // A list, because each level of a deep tree may change the one above it.
+        while let Some(ino) = self.unshown.pop_first() {
+            let Some(row) = self.find_row(ino)? else { continue };
+            if row.is_folder { self.show_folder(ino)? } else { self.show_file(ino, row)? }
+        }
+        self.is_showing = false;
+        Ok(())
     }
 
     fn show_file(&mut self, ino: Ino, row: Row) -> CatalogResult<()> {
@@ -75,10 +89,23 @@ impl Txn<'_> {
         self.lend(ino, &row)?;
         self.stand(ino, wanted)?;
         for gone in before.difference(&after) {
-            if self.find_row(*gone)?.is_some_and(|copy| copy.is_derived()) {
-                self.remove_row(*gone);
-                self.stale.push(Stale::Inode { ino: *gone, data: true });
-            }
+            self.hide_copy(*gone)?;
+        }
+        Ok(())
+    }
+
+    /// A conflict copy is no more; what others have told of it, if they have, is kept.
+    fn hide_copy(&mut self, number: Ino) -> CatalogResult<()> {
+        let Some(mut copy) = self.find_row(number)?.filter(Row::is_derived) else { return Ok(()) };
+        self.stale.push(Stale::Inode { ino: number, data: true });
+        drop_derived(&mut copy.object);
+        copy.object.split.take_if(|held| held.origin == Origin::Derived);
+        if copy.object.split.is_none() {
+            copy.object.borrowed = None;
+        }
+        match copy.object == Object::default() {
+            true => self.remove_row(number),
+            false => self.put_row(number, copy),
         }
         Ok(())
     }
@@ -92,43 +119,42 @@ impl Txn<'_> {
         }
         let lent = self.lent(file, &row.object, id)?;
         let Some(version) = lent.version.clone() else { return Ok(()) };
-        let stamp = version.stamp;
-        let derived = Origin::Derived;
-        let nature = row.object.nature.clone().map(|h| Held { stamp, origin: derived, ..h });
-        let attributes = row.object.attributes.as_ref().map(|h| h.value);
-        let changed = crate::catalog::local::inode::time_of(stamp);
-        let attributes = attributes.map(|value| Held {
-            stamp,
-            origin: derived,
-            value: Attributes { changed, ..value },
-        });
-        let written = millis_time(version.value.millis);
-        let times = Times { access: written, modification: written };
-        let xattrs = row.object.xattrs.iter().map(|(name, held)| {
-            (name.clone(), Held { stamp, origin: derived, value: held.value.clone() })
-        });
-        let link = copy_link(id);
+        let (stamp, origin) = (version.stamp, Origin::Derived);
+        let before = now.unwrap_or_else(|| Row::of(Subject::File(number)));
+        let mut copy = before.clone();
+        // What others have told of it, though not yet that it is a file of its own, is kept.
+        drop_derived(&mut copy.object);
+        copy.object.nature =
+            row.object.nature.as_ref().map(|h| Held { stamp, origin, value: h.value.clone() });
+        if copy.object.attributes.is_none() {
+            let changed = crate::catalog::local::inode::time_of(stamp);
+            let of_file = row.object.attributes.as_ref().map(|h| h.value);
+            let value = of_file.map(|value| Attributes { changed, ..value });
+            copy.object.attributes = value.map(|value| Held { stamp, origin, value });
+        }
+        if copy.object.times.is_none() {
+            let written = millis_time(version.value.millis);
+            let value = Times { access: written, modification: written };
+            copy.object.times = Some(Held { stamp, origin, value });
+        }
+        for (name, held) in &row.object.xattrs {
+            let held = Held { stamp, origin, value: held.value.clone() };
+            copy.object.xattrs.entry(name.clone()).or_insert(held);
+        }
         let value = Name {
-            link,
+            link: copy_link(id),
             folder: name.folder,
             name: name.name.clone(),
             rank: stamp,
             machine: version.value.machine.clone(),
             millis: version.value.millis,
         };
-        let object = Object {
-            nature,
-            attributes,
-            times: Some(Held { stamp, origin: derived, value: times }),
-            xattrs: xattrs.collect(),
-            names: BTreeMap::from([(link, Held { stamp, origin: derived, value })]),
-            split: Some(Held { stamp, origin: derived, value: (id, file) }),
-            borrowed: Some(crate::catalog::conflict::object::Borrowed { covered: false, ..lent }),
-            ..Object::default()
-        };
-        let local = now.map(|copy| copy.local).unwrap_or_default();
-        let copy = Row { object, local, ..Row::of(Subject::File(number)) };
-        if self.find_row(number)?.as_ref() != Some(&copy) {
+        copy.object.names.entry(value.link).or_insert(Held { stamp, origin, value });
+        let split = Held { stamp, origin, value: (id, file) };
+        copy.object.split.get_or_insert(split);
+        copy.object.borrowed =
+            Some(crate::catalog::conflict::object::Borrowed { covered: false, ..lent });
+        if before != copy {
             self.put_row(number, copy);
         }
         Ok(())
@@ -152,7 +178,8 @@ impl Txn<'_> {
     /// Gives each version that was split off to its own file.
     fn lend(&mut self, ino: Ino, row: &Row) -> CatalogResult<()> {
         for (id, (_, to)) in row.object.split_off.clone() {
-            let lent = self.lent(ino, &row.object, id)?;
+            let mut lent = self.lent(ino, &row.object, id)?;
+            lent.covered |= self.history(to, id)?.ended.is_some();
             let mut copy = self.find_row(to)?.unwrap_or_else(|| Row::of(Subject::File(to)));
             if copy.object.borrowed.as_ref() != Some(&lent) {
                 copy.object.borrowed = Some(lent);
@@ -164,17 +191,24 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn show_folder(&mut self, ino: Ino, row: Row) -> CatalogResult<()> {
+    fn show_folder(&mut self, ino: Ino) -> CatalogResult<()> {
         if ino == ROOT_INO {
             return Ok(());
         }
-        self.cut_circles(ino, &row)?;
+        let mut row = self.row(ino)?;
+        let place = self.place_of(ino, &row)?;
+        let of = place.as_ref().filter(|_| !row.is_derived()).map(|place| place.name.folder);
+        if row.counted != of {
+            let before = std::mem::replace(&mut row.counted, of);
+            self.put_row(ino, row);
+            for (folder, change) in before.map(|f| (f, -1)).into_iter().chain(of.map(|f| (f, 1))) {
+                self.count_living(folder, change)?;
+                self.show(folder)?;
+            }
+        }
+        self.cut_circles(ino)?;
         let row = self.row(ino)?;
-        let mut wanted = Vec::new();
-        if row.object.nature.is_some()
-            && let Some(candidate) = row.object.candidate()
-            && (!candidate.again || row.holdings.entries > 0)
-        {
+        let wanted = place.map(|candidate| {
             let name = &candidate.name;
             let claimant = match row.is_derived() {
                 true => Claimant::Other { number: ino },
@@ -183,51 +217,59 @@ impl Txn<'_> {
                 }
             };
             let folder = if row.is_cut { ROOT_INO } else { name.folder };
-            wanted.push(standing(name, folder, claimant, ino));
-        }
-        self.stand(ino, wanted)
+            standing(name, folder, claimant, ino)
+        });
+        self.stand(ino, wanted.into_iter().collect())
     }
 
-    /// The folder that a folder is recorded to be in, if it lives.
-    fn candidate_parent(
-        &self,
-        ino: Ino,
-    ) -> CatalogResult<Option<(Ino, (crate::catalog::format::Stamp, Ino))>> {
-        let Some(row) = self.find_row(ino)? else { return Ok(None) };
-        if !row.is_folder || row.object.nature.is_none() {
-            return Ok(None);
-        }
-        let candidate = row.object.candidate();
-        let lives = |again: bool| !again || row.holdings.entries > 0;
-        let candidate = candidate.filter(|candidate| lives(candidate.again));
-        Ok(candidate.map(|candidate| (candidate.name.folder, (candidate.stamp, ino))))
+    /// One more, or one less, by which a folder lives.
+    fn count_living(&mut self, folder: Ino, change: i64) -> CatalogResult<()> {
+        let row = self.find_row(folder)?;
+        let mut row = row.unwrap_or_else(|| Row::of(Subject::Folder(folder)));
+        row.holdings.living = row.holdings.living.saturating_add_signed(change);
+        self.put_row(folder, row);
+        Ok(())
     }
 
-    /// The circle that a folder is in, and of it the one whose place is the latest.
-    fn circle_of(&self, ino: Ino) -> CatalogResult<Option<Ino>> {
-        let (mut at, mut latest, mut seen) = (ino, None, BTreeSet::new());
+    /// Where a folder is recorded to be, if it lives.
+    fn place_of(&self, ino: Ino, row: &Row) -> CatalogResult<Option<Candidate>> {
+        let Some(candidate) = recorded_place(row) else { return Ok(None) };
+        let lives = !candidate.again
+            || row.holdings.living > 0 && self.circle(ino)?.is_none_or(|circle| lives(&circle));
+        Ok(Some(candidate).filter(|_| lives))
+    }
+
+    /// The circle that a folder would be in, if it and all above it stood where they are
+    /// recorded, whether or not they live.
+    fn circle(&self, ino: Ino) -> CatalogResult<Option<Vec<OfCircle>>> {
+        let (mut at, mut seen, mut circle) = (ino, BTreeSet::new(), Vec::new());
         while at != ROOT_INO && seen.insert(at) {
-            let Some((parent, place)) = self.candidate_parent(at)? else { return Ok(None) };
-            latest = latest.max(Some(place));
-            at = parent;
+            let Some(row) = self.find_row(at)? else { return Ok(None) };
+            let Some(candidate) = recorded_place(&row) else { return Ok(None) };
+            let (again, above, stamp) = (candidate.again, candidate.name.folder, candidate.stamp);
+            let (living, counted) = (row.holdings.living, row.counted == Some(above));
+            circle.push(OfCircle { ino: at, again, stamp, living, counted });
+            at = above;
         }
-        Ok(latest.filter(|_| at == ino).map(|(_, number)| number))
+        Ok(Some(circle).filter(|_| at == ino && ino != ROOT_INO))
     }
 
     /// Of each circle that this folder's place makes, the latest stands in the root.
-    fn cut_circles(&mut self, ino: Ino, row: &Row) -> CatalogResult<()> {
+    fn cut_circles(&mut self, ino: Ino) -> CatalogResult<()> {
         let mut cuts = BTreeSet::new();
         self.tree.db.scan(schema::CUTS, schema::CUTS, |key, _| {
             cuts.insert(schema::number(key, 1));
             Ok(true)
         })?;
         cuts.extend(self.cut_here.iter().copied());
-        if row.holdings.folders == 0 && cuts.is_empty() && !row.is_cut {
+        if self.row(ino)?.holdings.living == 0 && cuts.is_empty() {
             return Ok(());
         }
         let mut wanted = BTreeSet::new();
         for start in cuts.iter().copied().chain([ino]) {
-            wanted.extend(self.circle_of(start)?);
+            let circle = self.circle(start)?.filter(|circle| lives(circle));
+            let latest = circle.iter().flatten().max_by_key(|folder| (folder.stamp, folder.ino));
+            wanted.extend(latest.map(|folder| folder.ino));
         }
         for number in cuts.union(&wanted).copied().collect::<Vec<_>>() {
             let Some(mut folder) = self.find_row(number)? else { continue };
@@ -237,8 +279,7 @@ impl Txn<'_> {
             }
             folder.is_cut = cut;
             self.put_row(number, folder);
-            let value = cut.then(|| encode(&()));
-            self.raw(Space::Meta, schema::cut(number), value);
+            self.raw(Space::Meta, schema::cut(number), cut.then(|| encode(&())));
             match cut {
                 true => drop(self.cut_here.insert(number)),
                 false => drop(self.cut_here.remove(&number)),
@@ -266,7 +307,9 @@ impl Txn<'_> {
             had.iter().filter(|old| !wanted.iter().any(|new| same(old, new))).cloned().collect();
         let new: Vec<Standing> =
             wanted.iter().filter(|new| !had.iter().any(|old| same(old, new))).cloned().collect();
-        if gone.is_empty() && new.is_empty() {
+        // A conflict name has the machine and the minute of the record, which may be another now.
+        let lost: Vec<Standing> = had.iter().filter(|old| old.shown.is_some()).cloned().collect();
+        if gone.is_empty() && new.is_empty() && lost.is_empty() {
             return Ok(());
         }
         let was = |new: &Standing| had.iter().find(|old| same(old, new)).cloned();
@@ -279,6 +322,9 @@ impl Txn<'_> {
             let names = touched.entry(standing.folder).or_default();
             names.insert(standing.name.clone());
             names.extend(standing.shown.clone());
+        }
+        for standing in lost {
+            touched.entry(standing.folder).or_default().insert(standing.name);
         }
         for (folder, names) in touched {
             self.assign_names(folder, names)?;
@@ -323,6 +369,8 @@ impl Txn<'_> {
         if kind == Kind::Dir {
             let change = i32::try_from(change).unwrap_or(0);
             holdings.folders = holdings.folders.saturating_add_signed(change);
+        } else if matches!(standing.claimant, Claimant::Link { .. }) {
+            holdings.living = holdings.living.saturating_add_signed(change);
         }
         self.put_row(standing.folder, folder);
         Ok(())
@@ -358,7 +406,7 @@ impl Txn<'_> {
             }
             fought.insert(name.clone());
             for claim in entry.claims {
-                let full = self.full_claim(folder, &claim, name)?;
+                let full = self.full_claim(&claim, name)?;
                 found.insert(full.claimant, claim);
                 claims.push(full);
             }
@@ -434,7 +482,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn full_claim(&self, folder: Ino, claim: &EntryClaim, name: &[u8]) -> CatalogResult<Claim> {
+    fn full_claim(&self, claim: &EntryClaim, name: &[u8]) -> CatalogResult<Claim> {
         let owner = self.find_row(self.owner_of(claim)?)?.unwrap_or_default();
         let of_name = |link: u64| {
             let held = owner.object.names.get(&link);
@@ -448,10 +496,37 @@ impl Txn<'_> {
             }
             Claimant::Other { .. } => Some((OTHERS.to_owned(), 0)),
         };
-        debug_assert!(said.is_some(), "a claim in {folder} of what is not there");
+        // What has changed and is not computed again yet may claim what it has no more.
         let (machine, millis) = said.unwrap_or_default();
         Ok(Claim { claimant: claim.claimant, name: name.to_vec(), machine, millis })
     }
+}
+
+/// A folder of a circle.
+struct OfCircle {
+    ino: Ino,
+    again: bool,
+    stamp: Stamp,
+    /// By how much it lives.
+    living: u64,
+    /// Whether it counts for the one above it.
+    counted: bool,
+}
+
+/// Whether a circle lives: not by itself, but by a link that was not removed, or by what is in
+/// it and not of it.
+fn lives(circle: &[OfCircle]) -> bool {
+    let below = circle.iter().cycle().skip(circle.len().saturating_sub(1));
+    circle
+        .iter()
+        .zip(below)
+        .any(|(folder, below)| !folder.again || folder.living > u64::from(below.counted))
+}
+
+/// Where a folder is recorded to be, whether or not it lives.
+fn recorded_place(row: &Row) -> Option<Candidate> {
+    let is_known = row.is_folder && row.object.nature.is_some();
+    if is_known { row.object.candidate() } else { None }
 }
 
 fn standing(name: &Name, folder: Ino, claimant: Claimant, ino: Ino) -> Standing {

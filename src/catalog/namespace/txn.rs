@@ -48,6 +48,15 @@ pub struct Txn<'a> {
     pub(super) queued: BTreeMap<Ino, Option<OutboxEntry>>,
     /// Folders that this change has cut out of a circle.
     pub(super) cut_here: BTreeSet<Ino>,
+    /// By file, what is covered and not in the history yet, with the day of that; a file whose
+    /// versions have to be looked at is here even if nothing is known.
+    pub(super) listed: BTreeMap<Ino, Vec<(VersionId, u64)>>,
+    /// Objects whose standings have to be computed again.
+    pub(super) unshown: BTreeSet<Ino>,
+    /// Whether somebody is computing them.
+    pub(super) is_showing: bool,
+    /// Whether others made this change: what the kernel must forget is found at the commit.
+    pub(super) is_of_others: bool,
     /// What other caches must forget.
     pub stale: Vec<Stale>,
 }
@@ -70,6 +79,10 @@ impl<'a> Txn<'a> {
             vault: Vec::new(),
             queued: BTreeMap::new(),
             cut_here: BTreeSet::new(),
+            listed: BTreeMap::new(),
+            unshown: BTreeSet::new(),
+            is_showing: false,
+            is_of_others: false,
             stale: Vec::new(),
         }
     }
@@ -222,6 +235,7 @@ impl<'a> Txn<'a> {
     /// Makes the change visible and durable; gives what caches must forget.
     pub fn commit(mut self) -> CatalogResult<Vec<Stale>> {
         let tree = self.tree;
+        self.find_stale()?;
         let mut batch = tree.db.batch();
         let mut inodes = Vec::with_capacity(self.rows.len());
         for (ino, row) in &self.rows {
@@ -255,16 +269,20 @@ impl<'a> Txn<'a> {
                 None => batch.remove(Space::Meta, &schema::outbox(*ino)),
             }
         }
-        let mut vault = tree.vault.write();
+        let (mut vault, mut of_vault) = (tree.vault.write(), BTreeMap::new());
         for (record, origin) in &self.vault {
             let key = tree.vault_key(record);
-            let before: Option<VaultRow> = tree.db.load(&key)?;
+            let before: Option<VaultRow> = match of_vault.get(&key) {
+                Some(row) => Some(VaultRow::clone(row)),
+                None => tree.db.load(&key)?,
+            };
             if let Some(row) = kept(before, record, *origin) {
-                batch.store(&key, &row);
+                of_vault.insert(key, row);
                 vault.apply(record, *origin);
             }
         }
         drop(vault);
+        of_vault.iter().for_each(|(key, row)| batch.store(key, row));
         let named = inodes.iter().filter_map(|(_, inode)| inode.as_ref());
         tree.names_in_use.add(named.flat_map(|inode| inode.xattrs.keys()), &mut batch);
         self.clock.record(&mut batch);
@@ -292,6 +310,41 @@ impl<'a> Txn<'a> {
         free.into_iter().for_each(|ino| outbox.wake(ino));
         drop(outbox);
         Ok(std::mem::take(&mut self.stale))
+    }
+
+    /// Of a change that others made: the inodes that it changes, and the names of which those
+    /// that it touched lead elsewhere now.
+    fn find_stale(&mut self) -> CatalogResult<()> {
+        let mut found: Vec<Stale> = Vec::new();
+        for item in std::mem::take(&mut self.stale) {
+            let changed = match &item {
+                Stale::Entry { parent, name } if self.is_of_others => {
+                    let key = self.tree.entry_key(*parent, name);
+                    let stored: Option<Entry> = self.tree.db.load(&key)?;
+                    let before = stored.and_then(|entry| entry.holder).map(|holder| holder.ino);
+                    let now = self.entry(*parent, name)?.holder.map(|holder| holder.ino);
+                    before != now
+                }
+                Stale::Inode { .. } if self.is_of_others => false,
+                Stale::Entry { .. } | Stale::Inode { .. } => true,
+            };
+            if changed && !found.contains(&item) {
+                found.push(item);
+            }
+        }
+        if self.is_of_others {
+            for (ino, row) in &self.rows {
+                let before = self.tree.find_inode(*ino)?;
+                let now = row.as_ref().and_then(|row| row.inode(*ino));
+                let content = |inode: Option<&Inode>| inode.map(|inode| inode.content.clone());
+                let data = content(before.as_deref()) != content(now.as_ref());
+                if before.as_deref() != now.as_ref() {
+                    found.push(Stale::Inode { ino: *ino, data });
+                }
+            }
+        }
+        self.stale = found;
+        Ok(())
     }
 
     /// Notes that an object has to be looked at once `day` is long enough ago.

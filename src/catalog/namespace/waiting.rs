@@ -1,5 +1,7 @@
 //! What waits to be published: gathered for a segment, marked as sent, and as in the vault.
 
+use std::collections::BTreeSet;
+
 use super::operations::is_known_elsewhere;
 use super::outbox::OutboxEntry;
 use super::tree::{CatalogResult, Tree, has_content};
@@ -194,24 +196,45 @@ fn object_records(
     row: &Row,
 ) -> crate::db::DbResult<Vec<(Record, Brought)>> {
     let subject = row.subject(ino);
-    let all = row.object.records(subject).into_iter();
+    let behind = row.behind.iter().flat_map(|behind| behind.records(subject));
+    let all = row.object.records(subject).into_iter().chain(behind);
     let mut records: Vec<(Record, Brought)> =
         all.filter_map(|(record, origin)| Some((record, published(origin)?))).collect();
-    let mut forgotten = Vec::new();
+    let (mut forgotten, mut kept) = (Vec::new(), Vec::new());
     if !row.is_folder {
         let prefix = schema::histories(ino);
         snapshot.scan(&prefix, &prefix, |key, value| {
             let history: History = decode(&value)?;
             let mut id = [0; 16];
             id.copy_from_slice(&key[9..25]);
-            if history.version.is_none() && history.ended.is_some() {
-                forgotten.push(VersionId(id));
+            match (history.ended, &history.version) {
+                (Some(_), None) => forgotten.push(VersionId(id)),
+                (Some(_), Some(_)) => kept.push(VersionId(id)),
+                (None, _) => {}
             }
             let all = history.records(subject).into_iter();
             records.extend(all.filter_map(|(record, origin)| Some((record, published(origin)?))));
             Ok(true)
         })?;
     }
+    // What no version lists that is here, because what listed it is forgotten, or was a list.
+    let placed: BTreeSet<VersionId> = records
+        .iter()
+        .filter_map(|(record, _)| match &record.body {
+            Body::Place(place) => Some(place.version),
+            _ => None,
+        })
+        .collect();
+    let mut listed = BTreeSet::new();
+    for (record, _) in &records {
+        if let Body::Version(version) = &record.body
+            && placed.contains(&version.id)
+        {
+            listed.extend(version.covers.iter().copied());
+        }
+    }
+    forgotten.extend(kept.into_iter().filter(|id| !listed.contains(id)));
+    forgotten.sort_unstable();
     let latest = records.iter().map(|(record, brought)| (record.stamp, *brought));
     let latest = latest.max_by_key(|(stamp, _)| *stamp);
     for some in forgotten.chunks(COVERED_AT_ONCE) {
