@@ -43,7 +43,7 @@ need_run_packages() { need_packages ca-certificates gcc libc6-dev pkg-config fus
 # What the round trip and the tests need besides.
 need_test_packages() {
   need_run_packages
-  need_packages acl attr dbus-daemon diffutils git gnome-keyring grep procps python3 python3-cryptography python3-websockets rsync util-linux
+  need_packages acl attr dbus-daemon diffutils git gnome-keyring grep libfaketime procps python3 python3-cryptography python3-websockets rsync util-linux
   PYTHON=$(find_python) || die "no python3 can import cryptography and websockets, although both packages are installed"
   export PYTHON
 }

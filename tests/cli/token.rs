@@ -5,6 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use privicorefs::catalog::format::part_list::PartList;
+use privicorefs::catalog::format::{Identity, Reference};
+use privicorefs::crypto::{CatalogKeys, MasterKey};
+use privicorefs::store::Token;
 use serde_json::{Value, json};
 
 use crate::house;
@@ -32,7 +36,7 @@ fn put(console: &Console, arguments: &[&str]) -> String {
 fn content_of_every_size_comes_back() {
     let console = Console::logged_in();
     // inline, streamed, and too large for memory on either way
-    for len in [0, 1, 35_972, 35_973, 1 << 20, (8 << 20) - 28, (8 << 20) + 1, 20_000_003] {
+    for len in [0, 1, 35_972, 35_973, 1 << 20, (8 << 20) + 1, (32 << 20) - 28, 40_000_003] {
         let content = bytes(len);
         let file = console.write("file.bin", &content);
         let token = put(&console, &[&file, "--context", "sizes"]);
@@ -85,7 +89,7 @@ fn what_takes_long_says_how_far_it_is() {
 fn what_cannot_be_verified_is_not_written() {
     let console = Console::logged_in();
     write_secret(&console.path("other"), &"ab".repeat(32));
-    for len in [100, 9 << 20] {
+    for len in [100, 33 << 20] {
         let file = console.write("file", bytes(len));
         let token = put(&console, &[&file]);
         let (other, copy) = (console.text("other"), console.write("copy", "as before"));
@@ -107,26 +111,56 @@ fn what_cannot_be_verified_is_not_written() {
     assert!(!house::names(console.path("").as_path()).iter().any(|name| name.ends_with(".new")));
 }
 
-/// A file that the drive split is a manifest and its parts.
+/// A payload that is stored already, as a part list names it.
+fn pinned(console: &Console, token: String) -> Reference {
+    let file = console.text("sealed");
+    console.ok(&["token", "get", &token, "--raw", "-o", &file]);
+    let identity = Identity::of_content(&fs::read(file).unwrap(), keys(console).id()).unwrap();
+    Reference { token: Token::new(token), identity }
+}
+
+fn keys(console: &Console) -> CatalogKeys {
+    CatalogKeys::new(&MasterKey::load(&console.path("key")).unwrap())
+}
+
+/// A file that the drive split is a list of parts, and the parts.
 #[test]
 fn a_split_file_is_put_together() {
+    const PART: usize = 5_000;
     let console = Console::logged_in();
-    let content = bytes(2_500);
-    let part = |piece: &[u8]| put(&console, &[&console.write("part", piece), "--context", "parts"]);
-    let parts: Vec<_> = content.chunks(1_000).map(part).collect();
-    let manifest = |size: usize, parts: &[String]| {
-        let text = json!({ "version": 1, "size": size, "part_size": 1000, "parts": parts });
-        let text = text.to_string().replacen('{', "{\"privicorefs\":\"parts\",", 1);
-        put(&console, &[&console.write("manifest", text)])
+    let content = [bytes(2 * PART), vec![0; PART], bytes(2_500)].concat();
+    let part = |piece: &[u8]| {
+        let zeros = piece.iter().all(|byte| *byte == 0);
+        let put = || put(&console, &[&console.write("part", piece), "--context", "parts"]);
+        (!zeros).then(|| pinned(&console, put()))
     };
-    let whole = manifest(2_500, &parts);
-    console.ok(&["token", "get", &whole, "-o", &console.text("copy")]);
+    let parts: Vec<_> = content.chunks(PART).map(part).collect();
+    assert_eq!(parts.iter().flatten().count(), 3, "zeros are left out");
+    let list = |parts: Vec<Option<Reference>>| {
+        let (size, part_size) = (content.len() as u64, PART as u64);
+        PartList { size, part_size, parts }.to_json(&keys(&console))
+    };
+    let store = |text: &[u8]| put(&console, &[&console.write("list", text)]);
+    let whole = list(parts.clone());
+    let token = store(&whole);
+    console.ok(&["token", "get", &token, "-o", &console.text("copy")]);
     assert!(fs::read(console.path("copy")).unwrap() == content);
-    let swapped = [&parts[2..], &parts[1..2], &parts[..1]].concat();
+
+    // Another payload of the same length in the place of one that is named.
+    let mut replaced = parts;
+    let other = replaced[1].as_ref().unwrap().token.clone();
+    replaced[0].as_mut().unwrap().token = other;
     let copy = console.write("copy", "as before");
-    let said = console.fails(1, &["token", "get", &manifest(2_500, &swapped), "-o", &copy]);
-    assert!(said.contains("where 1000 belong"), "{said}");
+    let said = console.fails(1, &["token", "get", &store(&list(replaced)), "-o", &copy]);
+    assert!(said.contains("not the part that was stored there"), "{said}");
     assert_eq!(fs::read_to_string(&copy).unwrap(), "as before");
+
+    // What nobody with the key has made is a file like any other, whatever it looks like.
+    let mut forged: Value = serde_json::from_slice(&whole).unwrap();
+    forged["mac"] = "00".repeat(32).into();
+    let forged = forged.to_string();
+    console.ok(&["token", "get", &store(forged.as_bytes()), "-o", &copy]);
+    assert_eq!(fs::read_to_string(&copy).unwrap(), forged);
 }
 
 #[test]

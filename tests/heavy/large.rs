@@ -16,7 +16,7 @@ const MIB: u64 = 1 << 20;
 const PART: u64 = 16 * MIB;
 /// What a mount process may use at most (design section 5), in KiB.
 const MEMORY: u64 = 256 * 1024;
-/// Manifest, catalog segments and what wraps them: far less than a part.
+/// Part list, catalog segments and what wraps them: far less than a part.
 const SMALL: u64 = 2 * MIB;
 
 fn size() -> u64 {
@@ -64,7 +64,7 @@ fn a_large_file_moves_by_parts_in_bounded_memory() {
         drop(file);
         writer.sync_within(Duration::from_secs(300));
         let rewritten = vault.engine.since(&before);
-        // The parts, one manifest, and a few segments of the catalog.
+        // The parts, one list of them, and a few segments of the catalog.
         assert!(rewritten.bytes_up <= touched * PART + SMALL, "{touched}: {rewritten:?}");
         assert!((touched + 1..=touched + 6).contains(&rewritten.puts()), "{rewritten:?}");
     }
@@ -208,7 +208,7 @@ fn random_reads_fetch_parts_and_not_the_file(vault: &Vault, reader: &house::Mach
     }
     let fetched = vault.engine.since(&before);
     let wanted = touched.len() as u64;
-    // One more for the manifest, and a little for a retry.
+    // One more for the part list, and a little for a retry.
     assert!(fetched.gets() <= wanted + 3, "{wanted} parts were touched: {fetched:?}");
     assert!(fetched.bytes_down <= wanted * PART + SMALL, "{wanted} parts: {fetched:?}");
     assert!(fetched.bytes_down < size, "the whole file was fetched: {fetched:?}");

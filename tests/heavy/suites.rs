@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// Tests of `pjdfstest` that it leaves out by itself here, and why that is right.
 const LEFT_OUT: [&str; 1] = [
     // It asks pathconf(3) for LINK_MAX, which the C library knows for a few file systems
-    // only; FUSE has no way to tell it. The limit itself is held: see `catalog::tree`.
+    // only; FUSE has no way to tell it. The limit itself is held: see `catalog::namespace`.
     "link::link_count_max",
 ];
 
@@ -123,8 +123,8 @@ fn operations() -> u64 {
     from_environment("PRIVICOREFS_FSX_OPS").unwrap_or(5_000)
 }
 
-/// Of all mounts here. A long course overwrites far more than a disk holds: nothing is kept
-/// in the trash.
+/// Of all mounts here. Nothing is kept in the trash; but what a course overwrites stays on the
+/// engine's disk, since no day passes in which the vault may forget it.
 fn options() -> Vec<String> {
     let durability = std::env::var("PRIVICOREFS_FSX_DURABILITY").unwrap_or("fsync".to_owned());
     ["--trash-days", "0", "--durability", &durability].map(str::to_owned).to_vec()

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::days::Days;
 use super::http::{self, Reply};
 use super::process;
 
@@ -65,6 +66,7 @@ pub(crate) struct EngineProcess {
     child: Child,
     dir: PathBuf,
     options: Vec<String>,
+    days: Option<Days>,
     pub(crate) api_url: String,
     pub(crate) ws_url: String,
 }
@@ -72,12 +74,17 @@ pub(crate) struct EngineProcess {
 impl EngineProcess {
     /// Starts one on a new folder.
     pub(crate) fn start(dir: &Path, options: &[&str]) -> Self {
+        Self::start_in(dir, options, None)
+    }
+
+    /// The same, on which days pass when told.
+    pub(crate) fn start_in(dir: &Path, options: &[&str], days: Option<Days>) -> Self {
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
         std::fs::create_dir_all(dir).unwrap();
-        let (child, urls) = spawn(dir, "127.0.0.1:0", &options);
+        let (child, urls) = spawn(dir, "127.0.0.1:0", &options, days.as_ref());
         let url = |name: &str| urls[name].as_str().unwrap().to_owned();
         let (api_url, ws_url) = (url("api_url"), url("ws_url"));
-        Self { child, dir: dir.to_owned(), options, api_url, ws_url }
+        Self { child, dir: dir.to_owned(), options, days, api_url, ws_url }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -98,7 +105,7 @@ impl EngineProcess {
         self.kill();
         let address =
             self.api_url.strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
-        let (child, _) = spawn(&self.dir, &address, &self.options);
+        let (child, _) = spawn(&self.dir, &address, &self.options, self.days.as_ref());
         self.child = child;
     }
 
@@ -310,13 +317,16 @@ impl Drop for EngineProcess {
     }
 }
 
-fn spawn(dir: &Path, listen: &str, options: &[String]) -> (Child, Value) {
+fn spawn(dir: &Path, listen: &str, options: &[String], days: Option<&Days>) -> (Child, Value) {
     let (stdout_path, stderr_path) = (dir.with_extension("json"), dir.with_extension("log"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_privicorefs"));
     command.arg("engine").arg("--dir").arg(dir).args(["--listen", listen, "--json"]);
     command.args(options).stdin(Stdio::null());
     command.stdout(File::create(&stdout_path).unwrap());
     command.stderr(File::options().append(true).create(true).open(&stderr_path).unwrap());
+    if let Some(days) = days {
+        days.rule(&mut command);
+    }
     let mut child = command.spawn().unwrap();
     process::note_started(child.id());
     let urls = process::wait_until(PATIENCE, || {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use super::days::Days;
 use super::process::{self, Output, run, run_ok};
 
 /// How long a command of the program may take: far more than any should.
@@ -23,6 +24,7 @@ pub(crate) struct Machine {
     folder: PathBuf,
     arguments: Vec<std::ffi::OsString>,
     pid: Option<u32>,
+    days: Option<Days>,
 }
 
 impl Machine {
@@ -32,13 +34,19 @@ impl Machine {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(folder.join(name)).unwrap();
         }
-        let mut machine = Self { folder: folder.to_owned(), arguments: Vec::new(), pid: None };
-        machine.path_arg("--state-dir", &folder.join("state"));
-        machine.path_arg("--cache-dir", &folder.join("cache"));
+        let (folder, arguments) = (folder.to_owned(), Vec::new());
+        let mut machine = Self { folder, arguments, pid: None, days: None };
+        machine.path_arg("--state-dir", &machine.state_dir());
+        machine.path_arg("--cache-dir", &machine.cache_dir());
         if let Some(level) = std::env::var_os("PRIVICOREFS_TEST_LOG_LEVEL") {
             machine.args([OsStr::new("--log-level"), &level]);
         }
         machine
+    }
+
+    /// Every process of this machine lives by these days.
+    pub(crate) fn live_by(&mut self, days: &Days) {
+        self.days = Some(days.clone());
     }
 
     /// Adds options for every mount to come.
@@ -86,6 +94,9 @@ impl Machine {
         command.env("HOME", &home).env("XDG_RUNTIME_DIR", self.folder.join("run"));
         for name in ["CONFIG", "STATE", "CACHE", "DATA"] {
             command.env(format!("XDG_{name}_HOME"), home.join(name.to_lowercase()));
+        }
+        if let Some(days) = &self.days {
+            days.rule(&mut command);
         }
         command
     }
@@ -158,6 +169,13 @@ impl Machine {
         let mut command = self.command();
         let output = run_ok(command.args(["status", "--json"]).arg(self.mountpoint()), PATIENCE);
         serde_json::from_str(output.stdout.trim()).unwrap()
+    }
+
+    /// The vault's calendar, as the mount knows it.
+    #[track_caller]
+    pub(crate) fn day(&self) -> u64 {
+        let status = self.status();
+        status["day"].as_u64().unwrap_or_else(|| panic!("no day in {status}"))
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -5,6 +5,7 @@
 //! | [`EngineProcess`] | an engine in a process of its own: the real binary, `privicorefs engine` |
 //! | [`Vault`] | an engine process with a profile, its login and a key, for machines to mount |
 //! | [`Machine`] | one machine with a mount of the real binary, its state and its cache |
+//! | [`Days`] | days that pass when told, for the processes of a vault |
 //! | [`Console`] | commands of the real binary without a drive, on an engine process of their own |
 //! | [`Voters`], [`Profile`] | who votes, who has directories: spoken to an engine process raw |
 //! | [`Server`] | an engine in the test's own process, with a clock that moves when told |
@@ -33,6 +34,7 @@ pub(crate) mod conformance;
 pub(crate) mod connected;
 pub(crate) mod console;
 pub(crate) mod content;
+pub(crate) mod days;
 pub(crate) mod doubles;
 pub(crate) mod engine_process;
 pub(crate) mod http;
@@ -49,6 +51,7 @@ pub(crate) mod wire;
 
 pub(crate) use connected::Connected;
 pub(crate) use console::Console;
+pub(crate) use days::Days;
 pub(crate) use engine_process::{EngineProcess, Metrics};
 pub(crate) use machine::Machine;
 pub(crate) use memory_store::MemoryStore;

@@ -10,7 +10,7 @@ client that has the key, and what it stores must appear in the drive.
     register                                     make the profile and its public key
     store --key-file K --context C --name N [--stream] FILE   prints {"token": ...}
     fetch --key-file K TOKEN OUT                 one token's content
-    fetch-parts --key-file K TOKEN OUT           a split file: the manifest, then its parts
+    fetch-parts --key-file K TOKEN OUT           a split file: the list, then its parts
     list                                         every token, as the service lists it
     delete TOKEN
 """
@@ -225,13 +225,17 @@ class Vault:
         return unseal(key, await self.fetch_wire(token))
 
     async def fetch_parts(self, key, token):
-        manifest = json.loads(await self.fetch(key, token))
-        if manifest["privicorefs"] != "parts" or manifest["version"] != 1:
-            raise Refused(f"not a manifest of version 1: {manifest}")
-        content = b"".join([await self.fetch(key, part) for part in manifest["parts"]])
-        if len(content) != manifest["size"]:
-            raise Refused(f"the parts hold {len(content)} bytes, the manifest says {manifest['size']}")
-        return content
+        whole = json.loads(await self.fetch(key, token))
+        if whole["privicorefs"] != "parts" or whole["version"] != 2:
+            raise Refused(f"not a part list of version 2: {whole}")
+        content = bytearray()
+        for part in whole["parts"]:
+            # Without a token: a part of zeros, which is not stored.
+            zeros = min(whole["part_size"], whole["size"] - len(content))
+            content += await self.fetch(key, part) if part else bytes(zeros)
+        if len(content) != whole["size"]:
+            raise Refused(f"the parts hold {len(content)} bytes, the list says {whole['size']}")
+        return bytes(content)
 
     def list(self):
         found, page = {}, 1

@@ -253,14 +253,19 @@ fn a_refused_store_stays_here_and_is_tried_again_when_asked_for() {
 
 #[test]
 fn a_removal_waits_and_nothing_else_does() {
-    let vault = Vault::new();
-    let machine = vault.mounted_with("first", &["--trash-days", "0"]);
+    let vault = Vault::with_days();
+    let mut machine = vault.mounted_with("first", &["--trash-days", "0"]);
     fs::write(machine.path("doomed"), SECRET).unwrap();
     machine.sync();
-    let voters = Voters::new(&vault.engine, &vault.login, 1, "unanimous", 300);
-    voters.gate("data_token.data_deleted", "*");
     fs::remove_file(machine.path("doomed")).unwrap();
     machine.sync();
+    vault.nights(&mut machine, 1);
+    machine.umount();
+    vault.pass(1);
+    // Only now: the session of who votes would not last a day.
+    let voters = Voters::new(&vault.engine, &vault.login, 1, "unanimous", 300);
+    voters.gate("data_token.data_deleted", "*");
+    machine.mount();
     eventually("the deletion asks", PATIENCE, || voters.pools("open").len() == 1);
     assert_eq!(pending(&machine)[0]["operation"], "delete");
     fs::write(machine.path("next"), "goes on").unwrap();

@@ -1,12 +1,13 @@
 //! Other clients of the same vault: a program that shares no code with this crate
 //! (`tests/independent/client.py`) stores what the drive shows, and fetches what it wrote.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::house::attributes as xattr;
 use crate::house::content::pattern;
@@ -85,7 +86,8 @@ fn what_another_client_stores_appears_and_reads_back() {
     assert_eq!(fs::read(&path).unwrap(), b"from elsewhere");
     assert_eq!(xattr::text(&path, "user.privicore.token"), inline);
     assert_eq!(xattr::text(&path, "user.privicore.state"), "committed");
-    assert_eq!(fs::metadata(&path).unwrap().len(), 14);
+    let status = fs::metadata(&path).unwrap();
+    assert_eq!((status.len(), status.mode() & 0o7777), (14, 0o600));
 
     // While mounted; by the stream server; in the root; empty.
     let content = pattern(1, 300_000);
@@ -164,12 +166,15 @@ fn a_split_file_is_put_together_from_its_parts_by_another_client() {
     let item = listed(&vault, "/", "large.bin");
     let token = item["token"].as_str().unwrap();
     assert_eq!(item["size"].as_u64(), Some(SIZE as u64), "other clients see the file's own size");
-    let manifest: Value = serde_json::from_slice(&fetch(&vault, "fetch", token)).unwrap();
-    assert_eq!(manifest["privicorefs"], "parts");
-    assert_eq!(manifest["version"], 1);
-    assert_eq!(manifest["size"], SIZE);
-    assert_eq!(manifest["part_size"], 256 << 10);
-    assert_eq!(manifest["parts"].as_array().unwrap().len(), 13);
+    let list: Value = serde_json::from_slice(&fetch(&vault, "fetch", token)).unwrap();
+    assert_eq!(list["privicorefs"], "parts");
+    assert_eq!(list["version"], 2);
+    assert_eq!(list["size"], SIZE);
+    assert_eq!(list["part_size"], 256 << 10);
+    assert_eq!(list["parts"].as_array().unwrap().len(), 13);
+    let pins = list["pins"].as_array().unwrap();
+    assert_eq!((pins.len(), &pins[0][0], &pins[12][0]), (13, &json!(262_172), &json!(151)));
+    assert_eq!(list["mac"].as_str().unwrap().len(), 64);
     assert!(fetch(&vault, "fetch-parts", token) == content);
     assert_eq!(vault.visible().len(), 2, "parts are hidden");
 
@@ -181,6 +186,30 @@ fn a_split_file_is_put_together_from_its_parts_by_another_client() {
     machine.umount();
     let elsewhere = vault.mounted("b");
     assert!(fs::read(elsewhere.path("large.bin")).unwrap() == content);
+}
+
+/// A part of zeros is not stored: whoever joins the parts knows that from the list.
+#[test]
+fn parts_of_zeros_are_left_out_and_read_as_zeros_elsewhere() {
+    const PART: usize = 256 << 10;
+    let vault = Vault::new();
+    let machine = vault.mounted_with("a", &["--split-above", "1MiB", "--part-size", "256KiB"]);
+    let file = File::create(machine.path("sparse.bin")).unwrap();
+    let (first, last) = (pattern(10, 1000), pattern(11, 500));
+    file.write_all_at(&first, 0).unwrap();
+    file.write_all_at(&last, 6 * PART as u64).unwrap();
+    drop(file);
+    machine.sync();
+
+    let item = listed(&vault, "/", "sparse.bin");
+    let token = item["token"].as_str().unwrap();
+    let list: Value = serde_json::from_slice(&fetch(&vault, "fetch", token)).unwrap();
+    let left_out =
+        |part: usize| list["parts"][part] == "" && list["pins"][part] == json!([0, "", "", ""]);
+    assert_eq!(list["parts"].as_array().unwrap().len(), 7);
+    assert!((1..6).all(left_out) && !left_out(0) && !left_out(6), "{list}");
+    let whole = [first, vec![0; 6 * PART - 1000], last].concat();
+    assert!(fetch(&vault, "fetch-parts", token) == whole);
 }
 
 #[test]
@@ -201,7 +230,7 @@ fn a_token_of_another_key_is_shown_and_says_why_it_cannot_be_read() {
 
 #[test]
 fn a_deleted_token_is_gone_and_a_foreign_file_can_be_deleted() {
-    let vault = Vault::new();
+    let vault = Vault::with_days();
     let token = store(&vault, "key", "folder", "theirs.txt", b"theirs", false);
     let mut machine = vault.machine("a");
     machine.args(["--poll-interval", "1", "--trash-days", "0"]);
@@ -214,7 +243,9 @@ fn a_deleted_token_is_gone_and_a_foreign_file_can_be_deleted() {
     fs::remove_file(machine.path("folder/theirs.txt")).unwrap();
     fs::remove_file(machine.path("folder/ours.txt")).unwrap();
     machine.sync();
-    eventually("the tokens are deleted", PATIENCE, || vault.visible().is_empty());
+    vault.nights(&mut machine, 1);
+    assert_eq!(vault.visible().len(), 2, "another machine may need them for a day");
+    vault.nights_until(&mut machine, 2, "the tokens are deleted", || vault.visible().is_empty());
 
     // What another client deletes disappears here.
     let path: PathBuf = machine.path("folder/later.txt");

@@ -30,7 +30,7 @@ fn what_was_closed_survives_the_death_of_the_mount() {
 #[test]
 fn every_change_that_returned_survives_repeated_deaths() {
     const ROUNDS: usize = 5;
-    let vault = Vault::new();
+    let vault = Vault::with_days();
     let mut machine = vault.machine("a");
     machine.args(["--trash-days", "0"]);
     let mut expected = BTreeSet::new();
@@ -74,7 +74,7 @@ fn every_change_that_returned_survives_repeated_deaths() {
         }
     }
     machine.mount();
-    eventually("one token per file is left, and none for the deleted", PATIENCE, || {
+    vault.nights_until(&mut machine, 3, "a token per file is left, none for the deleted", || {
         vault.visible().len() == expected.len()
     });
 }

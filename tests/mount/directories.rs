@@ -380,6 +380,7 @@ fn open(
         split_above: None,
         part_size: 1 << 20,
         durability: Durability::Fsync,
+        machine_name: None,
         trash_days: 0,
         local_names: Vec::new(),
         parallel: 4,

@@ -13,8 +13,7 @@ use crate::house::attributes as xattr;
 use crate::house::content::pattern;
 use crate::house::mapping::Mapping;
 use crate::house::{
-    Vault, assert_errno, assert_same_trees, assert_same_trees_with, copy_tree, eventually,
-    make_odd_tree, names,
+    Vault, assert_errno, assert_same_trees, assert_same_trees_with, copy_tree, make_odd_tree, names,
 };
 
 #[test]
@@ -69,7 +68,7 @@ fn renaming_a_folder_uploads_nothing_of_what_is_in_it() {
 
 #[test]
 fn open_files_outlive_their_names() {
-    let vault = Vault::new();
+    let vault = Vault::with_days();
     let mut machine = vault.machine("a");
     machine.args(["--trash-days", "0"]);
     machine.mount();
@@ -96,10 +95,10 @@ fn open_files_outlive_their_names() {
     drop(open);
     drop(folder);
 
-    // The name is free for something else, and what was deleted is not in the vault.
+    // The name is free for something else, and what was deleted does not stay in the vault.
     fs::write(machine.path("folder"), b"a file now").unwrap();
     machine.sync();
-    eventually("one token is left", Duration::from_secs(60), || vault.visible().len() == 1);
+    vault.nights_until(&mut machine, 3, "one token is left", || vault.visible().len() == 1);
 }
 
 #[test]

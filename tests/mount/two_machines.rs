@@ -86,7 +86,13 @@ fn a_conflict_keeps_both_contents_on_both_machines() {
         let has = |text: &[u8]| on_a.iter().any(|(_, content)| content == text);
         on_a == on_b && on_a.len() == 2 && has(b"written on a") && has(b"written on b")
     });
-    assert!(contents(&a).iter().any(|(name, _)| name == "plan.txt"));
+    let [copy, plan] = &names(&a.mountpoint())[..] else { panic!("{:?}", names(&a.mountpoint())) };
+    assert_eq!(plan, "plan.txt");
+    // MACHINE YYYY-MM-DD HHMM
+    let mark = copy.strip_prefix("plan (conflict ").and_then(|rest| rest.strip_suffix(").txt"));
+    let minute = mark.and_then(|mark| mark.rsplitn(3, ' ').nth(1).zip(mark.rsplit(' ').next()));
+    let (day, time) = minute.unwrap_or_else(|| panic!("{copy}"));
+    assert!(day.len() == 10 && time.parse::<u16>().is_ok_and(|time| time < 2400), "{copy}");
 
     // A third machine, and the two after a remount, see the same.
     let expected = contents(&a);

@@ -9,8 +9,7 @@
 //! what today's drive is known to break, a script each. The flows of the client run over a
 //! simulated transport of their own (`wire`, `wire_flows`).
 //!
-//! Two tests draw histories of their own: `merge` tries the catalog's rules of conflict on bare
-//! catalogs, `model` one machine's operations against a model of a tree.
+//! `model` draws histories of its own: one machine's operations against a model of a tree.
 
 #![allow(
     missing_docs,
@@ -38,7 +37,6 @@ mod judged;
 mod kinds;
 mod known;
 mod local;
-mod merge;
 mod model;
 mod planted;
 mod random;

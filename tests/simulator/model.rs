@@ -36,8 +36,8 @@ const WRITE: OpenMode = OpenMode { read: true, write: true, ..READ };
 /// Names are few, so that operations meet.
 const NAMES: [&str; 5] = ["a", "b.txt", "c", "d", "ü\n"];
 
-/// Some contents are split, in several parts; deleted content goes at once, and nobody looks
-/// at the vault unasked.
+/// Some contents are split, in several parts; deleted content goes as soon as the calendar lets
+/// it, and nobody looks at the vault unasked.
 const SETTINGS: Settings = Settings {
     trash_days: 0,
     split_above: 80_000 / CELL as u32,
@@ -324,7 +324,7 @@ fn a_checkpoint_stands_for_the_segments_it_covers() {
             world.step(&Op::Sync).await;
         }
         sleep(Duration::from_secs(60)).await;
-        let checkpoint = listed().await.iter().any(|r| name_of(r).ends_with(".checkpoint"));
+        let checkpoint = listed().await.iter().any(|r| name_of(r).ends_with(".manifest"));
         assert!(checkpoint, "no checkpoint a minute after 80 segments");
         // What comes after the checkpoint is in segments of its own.
         world.step(&Op::Create { dir: 0, name: 4 }).await;

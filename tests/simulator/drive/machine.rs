@@ -269,6 +269,7 @@ impl Machine {
             memory: 8 << 20,
             split_above: Some(u64::from(split_above) * CELL),
             part_size: u64::from(part) * CELL,
+            machine_name: Some(format!("machine {}", self.number)),
             durability: Durability::Fsync,
             trash_days,
             local_names: Vec::new(),

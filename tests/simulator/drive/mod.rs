@@ -80,7 +80,7 @@ impl Company for Drive {
         self.runtime.block_on(self.world.finish())
     }
 
-    /// `name (conflict 12ab34cd)`, before the extension or behind.
+    /// `name (conflict MACHINE YYYY-MM-DD HHMM)`, before the extension or behind.
     fn original_name(&self, name: &str) -> Option<String> {
         tree::original_name(name)
     }

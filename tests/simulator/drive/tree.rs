@@ -189,12 +189,16 @@ impl World {
     }
 }
 
-/// The name without ` (conflict 1a2b3c4d)`, once or several times.
+/// The name without ` (conflict MACHINE YYYY-MM-DD HHMM)` and the number that may follow, once
+/// or several times.
 pub fn original_name(name: &str) -> Option<String> {
     let mut rest = name.to_owned();
     while let Some(at) = rest.find(" (conflict ") {
-        let end = at + rest[at..].find(')')?;
-        rest.replace_range(at..=end, "");
+        let end = at + rest[at..].find(')')? + 1;
+        let behind = rest[end..].strip_prefix(' ').unwrap_or_default();
+        let digits = behind.bytes().take_while(u8::is_ascii_digit).count();
+        let number = if digits > 0 { 1 + digits } else { 0 };
+        rest.replace_range(at..end + number, "");
     }
     (rest != name).then_some(rest)
 }

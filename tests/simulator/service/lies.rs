@@ -166,11 +166,11 @@ impl State {
         let name = model.record.file_name.clone().unwrap_or_default();
         let file_name = match to {
             Stored::Segment => {
-                let writer = name.split('-').next().unwrap_or("00000001");
+                let writer = name.split('-').next().unwrap_or("0000000000000001");
                 let newest = self.newest_number(writer);
                 format!("{writer}-{:016x}", newest.saturating_add(1 + number % 3))
             }
-            Stored::Manifest => format!("ffffffffffffff{:02x}-00000001.checkpoint", number % 256),
+            Stored::Manifest => format!("ffffffffffffff{:02x}-{:016x}.manifest", number % 256, 1),
             _ => name,
         };
         let meta = FileMeta {

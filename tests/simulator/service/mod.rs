@@ -18,8 +18,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use privicorefs::content::manifest::Manifest;
-use privicorefs::crypto::{MasterKey, PayloadCipher};
+use privicorefs::catalog::format::part_list::PartList;
+use privicorefs::crypto::{CatalogKeys, MasterKey, PayloadCipher};
 use privicorefs::store::{FileMeta, Token, TokenRecord};
 use tokio::time::Instant;
 
@@ -34,6 +34,7 @@ use super::tasks::EPOCH_MS;
 pub struct Service {
     state: Mutex<State>,
     cipher: PayloadCipher,
+    keys: CatalogKeys,
     began: Instant,
 }
 
@@ -132,7 +133,8 @@ impl Service {
             draws: Draws::new(seed),
         };
         let cipher = PayloadCipher::new(key, seeded_env(seed));
-        Arc::new(Self { state: Mutex::new(state), cipher, began })
+        let keys = CatalogKeys::new(key);
+        Arc::new(Self { state: Mutex::new(state), cipher, keys, began })
     }
 
     fn now(&self) -> u64 {
@@ -177,18 +179,21 @@ impl Service {
     /// What a payload is, by where it lies and what it opens to.
     fn classify(&self, context: &str, name: &str, payload: &[u8]) -> (Stored, Vec<Token>) {
         let what = match context.rsplit('/').next() {
-            _ if !context.starts_with(".privicorefs/") => None,
+            _ if !context.starts_with(".privicorefs/2/") => None,
             Some("log") => Some(Stored::Segment),
             Some("parts") => Some(Stored::Part),
-            _ if name.ends_with(".checkpoint") => Some(Stored::Manifest),
+            _ if name.ends_with(".manifest") => Some(Stored::Manifest),
             _ => Some(Stored::Page),
         };
         if let Some(what) = what {
             return (what, Vec::new());
         }
         let plain = self.cipher.open(payload).unwrap_or_default();
-        match Manifest::from_bytes(&plain) {
-            Ok(manifest) => (Stored::PartList, manifest.parts),
+        match PartList::from_json(&plain, &self.keys) {
+            Ok(list) => {
+                let stored = list.parts.into_iter().flatten();
+                (Stored::PartList, stored.map(|part| part.token).collect())
+            }
             Err(_) => (Stored::File, Vec::new()),
         }
     }
