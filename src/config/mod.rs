@@ -398,7 +398,7 @@ fn tuning(layer: &Layer) -> Result<Tuning, ConfigError> {
             DurabilityName::Close => Durability::Close,
             DurabilityName::Local => Durability::Local,
         },
-        trash_days: layer.trash_days.unwrap_or(7),
+        trash_days: layer.trash_days,
         machine_name: layer.machine_name.clone(),
         local_names: layer
             .local_names

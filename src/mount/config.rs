@@ -62,7 +62,7 @@ pub struct Tuning {
     /// What `fsync` and `close` wait for.
     pub durability: Durability,
     /// Days that deleted content is kept; 0: none.
-    pub trash_days: u32,
+    pub trash_days: Option<u32>,
     /// What people know this machine by; `None`: its host name.
     pub machine_name: Option<String>,
     /// Patterns of names never uploaded.

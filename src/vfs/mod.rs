@@ -100,7 +100,7 @@ pub struct VfsConfig {
     /// What `fsync` and `close` wait for.
     pub durability: Durability,
     /// Days that deleted and overwritten content stays in the vault.
-    pub trash_days: u32,
+    pub trash_days: Option<u32>,
     /// Name patterns (`*` and `?`) never wanted in a vault.
     pub local_names: Vec<String>,
     /// Uploads at once.

@@ -243,6 +243,23 @@ impl Vfs {
         Ok(batch.commit()?)
     }
 
+    /// For how many days trash is kept is a setting of the vault: one that was asked for here
+    /// becomes everybody's.
+    fn say_trash_days(&self) -> VfsResult<()> {
+        let (now, _) = self.tree.vault().trash_days();
+        let Some(days) = self.config.trash_days.map(u64::from) else { return Ok(()) };
+        if self.config.read_only || days == now {
+            return Ok(());
+        }
+        let mut txn = self.tree.begin();
+        let value = crate::catalog::format::cbor::Item::Unsigned(days);
+        let name = "trash-days".to_owned();
+        txn.record_vault(crate::catalog::format::Body::Setting { name, value })?;
+        txn.commit()?;
+        self.want_publish();
+        Ok(())
+    }
+
     /// After a local start: the vault's catalog. A new state directory needs it; an old one
     /// goes on without, and looks again in the background.
     pub(super) async fn first_look(&self) -> VfsResult<()> {
@@ -253,12 +270,14 @@ impl Vfs {
                 Ok(Err(error)) => tracing::warn!(%error, "mounted as this machine last saw it"),
                 Err(_) => tracing::warn!("mounted as this machine last saw it: no answer yet"),
             }
+            self.say_trash_days()?;
             return Ok(());
         }
         self.look().await?;
         if !self.config.read_only {
             self.remote.found().await?;
         }
+        self.say_trash_days()?;
         // A vault without a catalog of this key may hold other clients' files: show them
         // before the mount answers, as far as the listing goes.
         self.look_for_files(true).await

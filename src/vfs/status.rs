@@ -222,7 +222,7 @@ impl Vfs {
             dirty_files,
             dirty_bytes,
             uploading: self.queue.running(),
-            pending_records: self.tree.outbox_len(COUNTED).unwrap_or(0),
+            pending_records: self.remote.waiting(COUNTED).unwrap_or(0),
             failed: failed
                 .into_iter()
                 .map(|(ino, error)| Failure { path: self.name_of(ino), reason: error.to_string() })

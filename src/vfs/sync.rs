@@ -112,7 +112,7 @@ impl Vfs {
             if files_left == 0 {
                 refused = self.publish_patiently().await.err(); // may be passing: see `stuck`
             }
-            let records_left = self.tree.outbox_len(u64::MAX)?;
+            let records_left = self.remote.waiting(u64::MAX)?;
             let now = SyncProgress { files_left, bytes_left, records_left };
             progress(now);
             if files_left == 0 && records_left == 0 {
@@ -197,6 +197,7 @@ impl Vfs {
                 Err(_) => Some("the drain took too long".into()),
             };
         }
+        report.records_left = self.remote.waiting(u64::MAX).unwrap_or(0);
         if report.reason.is_none() && !self.config.read_only {
             let closed = tokio::time::timeout(self.config.deadline, self.close_writer()).await;
             if let Ok(Err(error)) = closed {
@@ -209,7 +210,6 @@ impl Vfs {
             let _ended = task.await;
         }
         (report.files_left, report.bytes_left) = self.left();
-        report.records_left = self.tree.outbox_len(u64::MAX).unwrap_or(0);
         if report.files_left == 0 && report.records_left == 0 {
             report.reason = None;
         }

@@ -381,7 +381,7 @@ fn open(
         part_size: 1 << 20,
         durability: Durability::Fsync,
         machine_name: None,
-        trash_days: 0,
+        trash_days: Some(0),
         local_names: Vec::new(),
         parallel: 4,
         deadline: PATIENCE,

@@ -15,7 +15,7 @@ use crate::catalog::conflict::names::Claimant;
 use crate::catalog::conflict::object::{Attributes, Held, Nature, Origin, Times};
 use crate::catalog::format::names::{NAME_MAX, is_name};
 use crate::catalog::format::record::ObjectKind;
-use crate::catalog::format::{Record, Stamp, Subject};
+use crate::catalog::format::{Body, Record, Stamp, Subject};
 use crate::catalog::local::clock::StampClock;
 use crate::catalog::local::entry::{Entry, EntryClaim, EntryLink};
 use crate::catalog::local::inode::{Ino, Inode, Kind, Link, ROOT_INO};
@@ -116,14 +116,23 @@ impl Tree {
             outbox.add(schema::number(key, 1));
             Ok(outbox.len().is_some())
         })?;
-        let mut vault = VaultState::default();
-        db.scan(schema::VAULT, schema::VAULT, |_, value| {
+        let (mut vault, mut ends) = (VaultState::default(), Vec::new());
+        db.scan(schema::VAULT, schema::VAULT, |key, value| {
             let row: VaultRow = decode(&value)?;
             if let Ok(record) = Record::decode(&row.record) {
+                // The end of a mount that could not say it: nobody else can say it for that.
+                let unsaid = row.origin == Origin::Unpublished;
+                if unsaid && matches!(record.body, Body::WriterEnd) {
+                    ends.push(key.to_vec());
+                    return Ok(true);
+                }
                 vault.apply(&record, row.origin);
             }
             Ok(true)
         })?;
+        let mut batch = db.batch();
+        ends.iter().for_each(|key| batch.remove(Space::Meta, key));
+        batch.commit()?;
         let tree = Self {
             db,
             keys,

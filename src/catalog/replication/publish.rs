@@ -72,6 +72,14 @@ impl Remote {
         }
     }
 
+    /// How many changes wait to be in the vault, those of a segment that is not acknowledged
+    /// included; at least `limit` if there are more.
+    pub fn waiting(&self, limit: u64) -> Result<u64, RemoteError> {
+        let sealed = self.load::<PendingRow>(&pending())?;
+        let sealed = sealed.map_or(0, |row| row.objects.len() as u64);
+        Ok(self.tree.outbox_len(limit)? + sealed)
+    }
+
     /// Looks, if the last look is older than a minute.
     async fn look_if_old(&self) -> Result<(), RemoteError> {
         if !self.looked_within(LOOK_MS) {
@@ -279,7 +287,7 @@ impl Remote {
     /// Says that this mount's writer writes nothing any more, if nothing of it is unpublished.
     pub async fn close_writer(&self) -> Result<(), RemoteError> {
         let has_written = self.chain.lock().last.is_some();
-        if !has_written || self.tree.outbox_len(1)? > 0 || self.is_emptied() {
+        if !has_written || self.waiting(1)? > 0 || self.is_emptied() {
             return Ok(());
         }
         let mut txn = self.tree.begin();

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use privicorefs::crypto::{LocalKeys, MasterKey};
 use privicorefs::db::Db;
 use privicorefs::env::Env;
-use privicorefs::store::{Limit, Retry, RetryConfig};
+use privicorefs::store::{Limit, Proved, Retry, RetryConfig};
 use privicorefs::vfs::{Durability, Shown, Vfs, VfsConfig, VfsResult};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -253,7 +253,8 @@ impl Machine {
         let db = Arc::new(Db::over(backend, keys, env.clone()));
         let endpoint = Endpoint::new(service.clone(), process.clone(), on_call);
         let limited = Limit::new(Arc::new(endpoint), PARALLEL.0, PARALLEL.1);
-        let store = Retry::new(Arc::new(limited), self.retry.clone(), env.clone());
+        let retry = Retry::new(Arc::new(limited), self.retry.clone(), env.clone());
+        let store = Proved::new(Arc::new(retry));
         Vfs::open_over(self.config(), Arc::new(store), MasterKey::from_bytes(super::KEY), env, db)
             .await
     }
@@ -271,7 +272,7 @@ impl Machine {
             part_size: u64::from(part) * CELL,
             machine_name: Some(format!("machine {}", self.number)),
             durability: Durability::Fsync,
-            trash_days,
+            trash_days: Some(trash_days),
             local_names: Vec::new(),
             parallel: PARALLEL.0,
             deadline: DEADLINE,
