@@ -20,6 +20,10 @@ const WATCHDOG: Duration = Duration::from_secs(420);
 /// How long a mount may take to set the calendar, and to do what comes due by it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Nights from the removal of a content to its deletion: seven days in the trash, which is the
+/// vault's setting as long as nobody sets it, and two counts in which others hear of it.
+pub(crate) const TRASH_NIGHTS: u32 = 7 + 2;
+
 /// 64 hexadecimal digits: the key that all machines of a test share.
 pub(crate) const KEY: &str = "a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf";
 

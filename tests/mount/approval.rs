@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::house;
 use crate::house::Voters;
 use crate::house::content::pattern;
+use crate::house::vault::TRASH_NIGHTS;
 use crate::house::{Machine, Vault, assert_errno, attributes, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -254,12 +255,12 @@ fn a_refused_store_stays_here_and_is_tried_again_when_asked_for() {
 #[test]
 fn a_removal_waits_and_nothing_else_does() {
     let vault = Vault::with_days();
-    let mut machine = vault.mounted_with("first", &["--trash-days", "0"]);
+    let mut machine = vault.mounted("first");
     fs::write(machine.path("doomed"), SECRET).unwrap();
     machine.sync();
     fs::remove_file(machine.path("doomed")).unwrap();
     machine.sync();
-    vault.nights(&mut machine, 1);
+    vault.nights(&mut machine, TRASH_NIGHTS - 1);
     machine.umount();
     vault.pass(1);
     // Only now: the session of who votes would not last a day.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::house::attributes as xattr;
 use crate::house::content::pattern;
-use crate::house::vault::write_secret;
+use crate::house::vault::{TRASH_NIGHTS, write_secret};
 use crate::house::{Machine, Vault, assert_errno, eventually, names, python, repository, run_ok};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -232,9 +232,7 @@ fn a_token_of_another_key_is_shown_and_says_why_it_cannot_be_read() {
 fn a_deleted_token_is_gone_and_a_foreign_file_can_be_deleted() {
     let vault = Vault::with_days();
     let token = store(&vault, "key", "folder", "theirs.txt", b"theirs", false);
-    let mut machine = vault.machine("a");
-    machine.args(["--poll-interval", "1", "--trash-days", "0"]);
-    machine.mount();
+    let mut machine = machine_that_polls(&vault, "a");
     appears(&machine.path("folder/theirs.txt"));
     fs::write(machine.path("folder/ours.txt"), b"ours").unwrap();
     machine.sync();
@@ -243,9 +241,9 @@ fn a_deleted_token_is_gone_and_a_foreign_file_can_be_deleted() {
     fs::remove_file(machine.path("folder/theirs.txt")).unwrap();
     fs::remove_file(machine.path("folder/ours.txt")).unwrap();
     machine.sync();
-    vault.nights(&mut machine, 1);
-    assert_eq!(vault.visible().len(), 2, "another machine may need them for a day");
-    vault.nights_until(&mut machine, 2, "the tokens are deleted", || vault.visible().is_empty());
+    vault.nights(&mut machine, TRASH_NIGHTS - 1);
+    assert_eq!(vault.visible().len(), 2, "they are in the trash, and may be needed elsewhere");
+    vault.nights_until(&mut machine, 1, "the tokens are deleted", || vault.visible().is_empty());
 
     // What another client deletes disappears here.
     let path: PathBuf = machine.path("folder/later.txt");

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use crate::house::content::pattern;
+use crate::house::vault::TRASH_NIGHTS;
 use crate::house::{Vault, eventually, names};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,7 +33,6 @@ fn every_change_that_returned_survives_repeated_deaths() {
     const ROUNDS: usize = 5;
     let vault = Vault::with_days();
     let mut machine = vault.machine("a");
-    machine.args(["--trash-days", "0"]);
     let mut expected = BTreeSet::new();
     for round in 0..ROUNDS {
         machine.mount();
@@ -74,7 +74,7 @@ fn every_change_that_returned_survives_repeated_deaths() {
         }
     }
     machine.mount();
-    vault.nights_until(&mut machine, 3, "a token per file is left, none for the deleted", || {
+    vault.nights_until(&mut machine, TRASH_NIGHTS, "a token per file is left", || {
         vault.visible().len() == expected.len()
     });
 }

@@ -12,6 +12,7 @@ use crate::house;
 use crate::house::attributes as xattr;
 use crate::house::content::pattern;
 use crate::house::mapping::Mapping;
+use crate::house::vault::TRASH_NIGHTS;
 use crate::house::{
     Vault, assert_errno, assert_same_trees, assert_same_trees_with, copy_tree, make_odd_tree, names,
 };
@@ -69,9 +70,7 @@ fn renaming_a_folder_uploads_nothing_of_what_is_in_it() {
 #[test]
 fn open_files_outlive_their_names() {
     let vault = Vault::with_days();
-    let mut machine = vault.machine("a");
-    machine.args(["--trash-days", "0"]);
-    machine.mount();
+    let mut machine = vault.mounted("a");
     fs::create_dir(machine.path("folder")).unwrap();
     let path = machine.path("folder/file");
     fs::write(&path, b"still here").unwrap();
@@ -98,7 +97,9 @@ fn open_files_outlive_their_names() {
     // The name is free for something else, and what was deleted does not stay in the vault.
     fs::write(machine.path("folder"), b"a file now").unwrap();
     machine.sync();
-    vault.nights_until(&mut machine, 3, "one token is left", || vault.visible().len() == 1);
+    vault.nights_until(&mut machine, TRASH_NIGHTS, "one token is left", || {
+        vault.visible().len() == 1
+    });
 }
 
 #[test]
