@@ -5,15 +5,11 @@
 use std::fmt;
 
 use ring::{hkdf, hmac};
-use zeroize::Zeroizing;
 
-use super::key::expand;
 use super::payload::{open_under, ring_key, seal_under};
+use super::subkeys::{key_id, root, subkey};
 use super::{CryptoError, IV_LEN, MasterKey};
 use crate::env::Random;
-
-/// Salt of all subkeys of the second format.
-const SALT: &[u8] = b"privicorefs 2";
 
 /// Subkeys of one master key for the catalog, part lists and marks.
 pub struct CatalogKeys {
@@ -93,25 +89,6 @@ impl CatalogKeys {
     }
 }
 
-fn root(master: &MasterKey) -> hkdf::Prk {
-    hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(master.bytes())
-}
-
-fn key_id(root: &hkdf::Prk) -> [u8; 8] {
-    *subkey::<8>(root, &[b"key id"])
-}
-
-/// [`CatalogKeys::id`] of a key.
-pub(super) fn id_of(master: &MasterKey) -> [u8; 8] {
-    key_id(&root(master))
-}
-
-fn subkey<const N: usize>(root: &hkdf::Prk, info: &[&[u8]]) -> Zeroizing<[u8; N]> {
-    let mut out = Zeroizing::new([0; N]);
-    expand(root, info, &mut out[..]);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use data_encoding::HEXLOWER;
@@ -150,7 +127,8 @@ mod tests {
     fn subkeys_are_those_of_the_document() {
         let keys = CatalogKeys::new(&MasterKey::from_bytes([0x11; 32]));
         assert_eq!(HEXLOWER.encode(&keys.id()), KEY_ID);
-        assert_eq!(id_of(&MasterKey::from_bytes([0x11; 32])), keys.id());
+        let cipher = PayloadCipher::new(&MasterKey::from_bytes([0x11; 32]), seeded_env(1));
+        assert_eq!(cipher.key_id(), keys.id());
         assert_eq!(HEXLOWER.encode(&keys.mark(&[1, 2, 3, 4, 5, 6, 7, 8])), MARK);
         assert_eq!(HEXLOWER.encode(&keys.part_list_mac(b"list")), MAC);
     }

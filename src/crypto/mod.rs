@@ -32,6 +32,7 @@ mod local;
 mod nonce;
 mod payload;
 mod stream;
+mod subkeys;
 
 pub use catalog::CatalogKeys;
 pub use identity::{Identity, IdentityOf};

@@ -7,7 +7,8 @@ use aes::cipher::KeyInit;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::stream::{StreamOpener, StreamSealer};
-use super::{CryptoError, IV_LEN, Identity, MasterKey, OVERHEAD, TAG_LEN, catalog};
+use super::subkeys::{key_id, root};
+use super::{CryptoError, IV_LEN, Identity, MasterKey, OVERHEAD, TAG_LEN};
 use crate::env::Env;
 
 /// Bytes of the sealed form of `plain_len` bytes.
@@ -39,7 +40,7 @@ impl PayloadCipher {
     pub fn new(key: &MasterKey, env: Env) -> Self {
         Self {
             key: ring_key(key.bytes()),
-            key_id: catalog::id_of(key),
+            key_id: key_id(&root(key)),
             stream_key: aes::Aes256::new(key.bytes().into()),
             env,
         }

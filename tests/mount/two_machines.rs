@@ -90,7 +90,7 @@ fn a_conflict_keeps_both_contents_on_both_machines() {
     assert_eq!(plan, "plan.txt");
     // MACHINE YYYY-MM-DD HHMM
     let mark = copy.strip_prefix("plan (conflict ").and_then(|rest| rest.strip_suffix(").txt"));
-    let minute = mark.and_then(|mark| mark.rsplitn(3, ' ').nth(1).zip(mark.rsplit(' ').next()));
+    let minute = mark.and_then(|mark| mark.rsplit(' ').nth(1).zip(mark.rsplit(' ').next()));
     let (day, time) = minute.unwrap_or_else(|| panic!("{copy}"));
     assert!(day.len() == 10 && time.parse::<u16>().is_ok_and(|time| time < 2400), "{copy}");
 

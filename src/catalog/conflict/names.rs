@@ -4,8 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::format::names::conflict_name;
+use crate::catalog::format::names::{conflict_name, derive};
 use crate::catalog::format::{Stamp, VersionId};
+
+/// The number of the file that a copy becomes.
+pub fn copy_number(version: VersionId) -> u64 {
+    derive("copy", &version.0, |_| false)
+}
+
+/// The number of a copy's link.
+pub fn copy_link(version: VersionId) -> u64 {
+    derive("copy link", &version.0, |_| false)
+}
 
 /// What asks for a name. The order is the one in which names are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -245,7 +245,7 @@ fn clamped(time: Time) -> Time {
 /// The folders of a context and a path; empty components are left out.
 fn components(context: &str, path: Option<&str>) -> Vec<Vec<u8>> {
     let parts = context.split('/').chain(path.unwrap_or("/").split('/'));
-    parts.filter(|part| !part.is_empty()).map(|part| file_component(part)).collect()
+    parts.filter(|part| !part.is_empty()).map(file_component).collect()
 }
 
 /// A component as a name that a folder can hold: what it cannot is percent-encoded, and so is

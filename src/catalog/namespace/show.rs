@@ -7,9 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::tree::CatalogResult;
 use super::txn::{Stale, Txn};
 use crate::catalog::conflict::folder::Candidate;
-use crate::catalog::conflict::names::{Claim, Claimant, assign};
+use crate::catalog::conflict::names::{Claim, Claimant, assign, copy_link, copy_number};
 use crate::catalog::conflict::object::{Attributes, Held, Object, Origin, Times};
-use crate::catalog::format::names::derive;
 use crate::catalog::format::record::Name;
 use crate::catalog::format::{Stamp, Subject, VersionId};
 use crate::catalog::local::entry::EntryClaim;
@@ -20,16 +19,6 @@ use crate::db::{Space, encode};
 
 /// The machine that names of other clients' files have in conflict names.
 pub(super) const OTHERS: &str = "another client";
-
-/// The number of the file that a copy becomes.
-pub(super) fn copy_number(version: VersionId) -> Ino {
-    derive("copy", &version.0, |_| false)
-}
-
-/// The number of a copy's link.
-pub(super) fn copy_link(version: VersionId) -> u64 {
-    derive("copy link", &version.0, |_| false)
-}
 
 impl Txn<'_> {
     /// Computes again where an object stands, and what stands beside it, and whatever that

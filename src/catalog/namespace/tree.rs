@@ -8,10 +8,9 @@ use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 
 use super::outbox::Outbox;
-use super::show::copy_link;
 use super::txn::{Stale, Txn};
 use crate::catalog::attributes::NamesInUse;
-use crate::catalog::conflict::names::Claimant;
+use crate::catalog::conflict::names::{Claimant, copy_link};
 use crate::catalog::conflict::object::{Attributes, Held, Nature, Origin, Times};
 use crate::catalog::format::names::{NAME_MAX, is_name};
 use crate::catalog::format::record::ObjectKind;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::position::EMPTIED;
 use super::remote::{Remote, RemoteError};
 use super::state::{Awaited, AwaitedRow, ManifestRow, UnopenedRow};
 
@@ -87,6 +88,3 @@ impl Remote {
         self.emptied.store(emptied, Ordering::SeqCst);
     }
 }
-
-/// What is said of a vault without anything of the catalog that this machine knows.
-pub(super) const EMPTIED: &str = "the vault shows nothing of the catalog that this machine knows: nothing is written to it until it does again";

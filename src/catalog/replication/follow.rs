@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
+use super::position::LogListing;
 use super::remote::{Followed, Remote, RemoteError};
 use super::segments::Opened;
 use super::state::{Awaited, AwaitedRow, ManifestRow, SegmentRow, UnopenedRow, identity_key};
@@ -26,15 +27,6 @@ const AGAIN: usize = 3;
 
 /// How long a listing of the whole log is good for, where only what is new is listed.
 const COMPLETE_EVERY: Duration = Duration::from_secs(86_400);
-
-/// What is known of the listing of the log.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LogListing {
-    /// How many pages it had.
-    pages: u32,
-    /// When all of it was listed.
-    complete: Instant,
-}
 
 /// What became of a payload that was to be fetched.
 enum Fetched {

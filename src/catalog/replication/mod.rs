@@ -8,6 +8,7 @@ mod follow;
 mod founding;
 mod heal;
 pub mod paths;
+mod position;
 mod publish;
 pub mod remote;
 mod segments;

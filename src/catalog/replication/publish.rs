@@ -8,18 +8,15 @@
 //! 3. A look not older than a minute precedes what is sealed.
 //! 4. Each names its predecessor, and the ends of others that its writer had applied.
 
-use std::collections::BTreeMap;
-
 use tokio::time::Instant;
 
-use super::doubt::EMPTIED;
+use super::position::{Chain, EMPTIED};
 use super::remote::{Followed, Published, Remote, RemoteError};
 use super::state::{EndRow, ManifestRow, PendingRow, SegmentRow, note_segment, pending};
 use crate::catalog::conflict::object::{Brought, Origin};
 use crate::catalog::format::payload::{PayloadKind, seal};
 use crate::catalog::format::{Body, End, Header, Identity, Record, Reference, Segment};
 use crate::db::{Space, encode};
-use crate::store::Token;
 
 /// Bytes of records in one segment, about.
 const SEGMENT_BYTES: u64 = 4 << 20;
@@ -29,19 +26,6 @@ const SEGMENT_MAX: usize = 7 << 20;
 
 /// A look is as good as new for this long.
 const LOOK_MS: u64 = 60_000;
-
-/// What this mount has written.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Chain {
-    writer: u64,
-    sequence: u64,
-    manifests: u64,
-    last: Option<Reference>,
-    /// The ends of others that it has named.
-    named: BTreeMap<u64, Vec<Identity>>,
-    /// The manifests that it has named.
-    loaded: Vec<Token>,
-}
 
 impl Remote {
     /// Publishes all records that are ready; returns when the vault has acknowledged them.
@@ -302,11 +286,5 @@ impl Remote {
         let mut batch = self.tree.db().batch();
         batch.put(Space::Meta, &key, &encode(&(segments + 1, weight + bytes)));
         Ok(batch.commit()?)
-    }
-}
-
-impl Chain {
-    fn has_named(&self, writer: u64, identity: &Identity) -> bool {
-        self.named.get(&writer).is_some_and(|named| named.contains(identity))
     }
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::follow::LogListing;
 use super::paths::Paths;
-use super::publish::Chain;
+use super::position::{Chain, LogListing};
 use crate::catalog::format::payload::new_mark;
 use crate::catalog::format::{Reference, Unopened};
 use crate::catalog::namespace::{CatalogError, Stale, Tree};

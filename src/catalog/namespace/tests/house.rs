@@ -14,8 +14,8 @@ use crate::catalog::namespace::{NewInode, Stale, Tree};
 use crate::crypto::{LocalKeys, MasterKey};
 use crate::db::backend::{Backend, Change, Each, Reader};
 use crate::db::{Db, DbResult, Space};
+use crate::env::SplitMix64;
 use crate::env::doubles::{FixedClock, seeded_env};
-use crate::env::{Env, SplitMix64};
 
 type Pairs = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
 
@@ -130,7 +130,6 @@ impl Backend for Memory {
 pub(super) struct Machine {
     pub(super) tree: Tree,
     pub(super) clock: Arc<FixedClock>,
-    pub(super) env: Env,
     writer: u64,
     sent: u64,
 }
@@ -144,9 +143,9 @@ impl Machine {
         let keys = Arc::new(LocalKeys::new(&key));
         let db = Db::over(Arc::new(Memory::default()), keys.clone(), env.clone());
         db.close().unwrap();
-        let tree = Tree::open(Arc::new(db), keys, env.clone(), name.to_owned(), (7, 7)).unwrap();
+        let tree = Tree::open(Arc::new(db), keys, env, name.to_owned(), (7, 7)).unwrap();
         let writer = tree.begin().writer();
-        Self { tree, clock, env, writer, sent: 0 }
+        Self { tree, clock, writer, sent: 0 }
     }
 
     /// What waits, sent: as the records of one segment, which count from now on as on their way.
