@@ -4,7 +4,7 @@
 //! shown is a pure function of that set, the same on every machine that has the same records
 //! (docs/format.md).
 //!
-//! * [`format`]: what lies in the service, byte by byte.
+//! * [`mod@format`]: what lies in the service, byte by byte.
 //! * [`conflict`]: what a set of records comes to.
 //! * [`local`]: what this machine keeps of it.
 //! * [`namespace`]: the tree over that, with the operations of a drive.

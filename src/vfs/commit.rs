@@ -78,8 +78,7 @@ impl Vfs {
         let covers = least_cover(state.base.id, &before);
         let (size, place) = (snapshot.size, Some(base.clone()));
         let version = NewVersion { id, stamp, covers, size, holes: holes.clone(), base: place };
-        let dropped_places = txn.commit_version(body.ino, version)?;
-        self.discard_places(&mut txn, &dropped_places);
+        txn.commit_version(body.ino, version)?;
         let tag = self.tree.token_tag(&base.reference().token);
         txn.raw(Space::Meta, schema::garbage(&tag), None);
         // Its parts are recorded already.

@@ -10,7 +10,7 @@ use super::draw::Profile;
 
 /// Seconds that it takes by default, and the least that it must do in them.
 const SECONDS: u64 = 60;
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 60;
 
 /// In turn: so many of one machine alone, where nothing may be found at all.
 const PROFILES: [&str; 5] = ["quiet", "machines", "quiet", "fates", "lies"];

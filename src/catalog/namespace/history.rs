@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::tree::CatalogResult;
 use super::txn::Txn;
-use crate::catalog::conflict::object::{CoveredList, Held, Object, Origin, Taken};
+use crate::catalog::conflict::object::{Held, Object, Origin, Taken};
 use crate::catalog::format::record::{Place, PlaceBase, Version};
 use crate::catalog::format::{Body, Record, Reference, Stamp, Subject, VersionId};
 use crate::catalog::local::inode::Ino;
@@ -139,31 +139,14 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Makes a version that the vault has the file's content. Gives the places of those that
-    /// were never told to anybody, and that it takes the place of.
-    pub fn commit_version(&mut self, ino: Ino, new: NewVersion) -> CatalogResult<Vec<Place>> {
+    /// Makes a version that the vault has the file's content. What it covers is told too, also
+    /// where nobody has heard of it yet: it is kept as long as any old version.
+    pub fn commit_version(&mut self, ino: Ino, new: NewVersion) -> CatalogResult<()> {
         self.act_on(ino)?;
         let mut row = self.row(ino)?;
         let NewVersion { id, stamp, covers, size, holes, base } = new;
-        let mut dropped = Vec::new();
-        let mut covers: BTreeSet<VersionId> = covers.into_iter().filter(|old| *old != id).collect();
-        for old in covers.clone() {
-            let unpublished = |held: &Held<Version>| held.origin == Origin::Unpublished;
-            if !row.object.versions.get(&old).is_some_and(unpublished) {
-                continue;
-            }
-            // Nobody hears of it, so that this one must say what it would have said.
-            let version = row.object.versions.remove(&old);
-            covers.extend(version.into_iter().flat_map(|held| held.value.covers));
-            let of_old = |list: &Held<CoveredList>| list.value.version == Some(old);
-            let lists = row.object.covered.extract_if(.., |list| of_old(list));
-            covers.extend(lists.flat_map(|list| list.value.covers));
-            if let Some(place) = row.object.places.remove(&old) {
-                self.forget_place(ino, &place.value);
-                dropped.push(place.value);
-            }
-        }
-        let covers: Vec<VersionId> = covers.into_iter().collect();
+        let covers = covers.into_iter().filter(|old| *old != id);
+        let covers: Vec<VersionId> = covers.collect::<BTreeSet<_>>().into_iter().collect();
         let (machine, millis) = (self.tree.machine.clone(), self.tree.env.millis());
         let mut rest = covers;
         let first: Vec<VersionId> = rest.drain(..rest.len().min(COVERS_MAX)).collect();
@@ -184,8 +167,7 @@ impl Txn<'_> {
         self.put_row(ino, row);
         self.queue_unless_local(ino, None)?;
         self.settle(ino)?;
-        self.show(ino)?;
-        Ok(dropped)
+        self.show(ino)
     }
 
     /// What the first read of another client's token has shown: it is pinned from now on.

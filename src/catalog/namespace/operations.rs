@@ -377,10 +377,11 @@ fn stands_at(standing: &Standing, (folder, name): (Ino, &[u8])) -> bool {
     standing.folder == folder && standing.shown() == name
 }
 
-/// Whether another machine may know of an object.
+/// Whether another machine may know of an object, or the vault has a content of it.
 pub(super) fn is_known_elsewhere(row: &Row) -> bool {
     let mut known = !row.known.is_empty() || row.object.others.is_some();
     row.each_origin(|origin| known |= matches!(origin, Origin::Sent | Origin::Published(_)));
+    known |= !row.object.places.is_empty();
     known || !row.object.split_off.is_empty() || row.object.split.is_some()
 }
 
@@ -416,7 +417,9 @@ fn remove_name(
     let mut told = false;
     let stamp = txn.stamp();
     for link in links {
-        if !row.known.contains(&link) {
+        // What is in the vault of it goes by the records, as everything that was there.
+        let kept = last && !row.object.places.is_empty();
+        if !row.known.contains(&link) && !kept {
             row.object.names.remove(&link);
             // Nobody knows the link; but those who know the file must hear what was taken.
             if !last || !known_elsewhere {

@@ -50,7 +50,7 @@ impl Remote {
         for _ in 0..AGAIN {
             let manifests = self.list(self.paths.checkpoints()).await?;
             let (log, complete) = self.list_log().await?;
-            self.check_emptied(&manifests, &log)?;
+            self.check_emptied(&manifests, &log).await?;
             let mut gone = self.take_manifests(&manifests, followed).await?;
             self.load_checkpoints(followed).await?;
             gone |= self.take_segments(&log, followed).await?;
@@ -323,24 +323,35 @@ impl Remote {
     }
 
     /// Whether a vault that this machine knows shows nothing of its catalog any more.
-    fn check_emptied(
+    async fn check_emptied(
         &self,
         manifests: &[TokenRecord],
         log: &[TokenRecord],
     ) -> Result<(), RemoteError> {
-        let mut known = 0u64;
+        let mut known: Option<Reference> = None;
         let mut shown = false;
         let listed: BTreeSet<&Token> =
             manifests.iter().chain(log).map(|record| &record.token).collect();
         self.each(b'g', |row: SegmentRow| {
-            known += 1;
             shown |= listed.contains(&row.reference.token);
+            known = Some(row.reference);
         })?;
         self.each(b'k', |row: ManifestRow| {
-            known += 1;
             shown |= listed.contains(&row.reference.token);
+            known = known.take().or(Some(row.reference));
         })?;
-        self.set_emptied(known > 0 && !shown);
+        let emptied = match known.filter(|_| !shown) {
+            None => false,
+            // A listing may be behind: what is there all the same says so.
+            Some(known) => match self.fetch_pinned(&known).await {
+                Ok(_) => false,
+                Err(RemoteError::Store(error)) if error.kind != StoreErrorKind::NotFound => {
+                    return Err(error.into());
+                }
+                Err(_) => true,
+            },
+        };
+        self.set_emptied(emptied);
         Ok(())
     }
 }

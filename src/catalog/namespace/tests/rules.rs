@@ -151,16 +151,46 @@ fn a_file_that_others_know_takes_its_content_along_by_a_name_that_they_do_not() 
 
 #[test]
 fn what_nobody_heard_of_leaves_no_trace() {
-    let (mut machine, draw) = (Machine::new(9, "m"), Draw::new(9));
+    let mut machine = Machine::new(9, "m");
     let mut before = publish(&mut machine);
-    let ino = machine.make(ROOT_INO, "f", Kind::File).unwrap();
-    machine.store(&draw, ino);
-    machine.tree.unlink(ROOT_INO, b"f", false).unwrap();
+    let ino = machine.tree.create(ROOT_INO, b"l", a_symlink()).unwrap().ino;
+    machine.tree.unlink(ROOT_INO, b"l", false).unwrap();
     machine.tree.purge(ino).unwrap();
     before.extend(publish(&mut machine));
     let about = |(record, _): &(Record, Origin)| record.subject == Subject::File(ino);
     assert!(!before.iter().any(about), "{before:?}");
     assert!(machine.tree.find_row(ino).unwrap().is_none());
+}
+
+fn a_symlink() -> crate::catalog::namespace::NewInode {
+    crate::catalog::namespace::NewInode {
+        kind: Kind::Symlink,
+        perm: 0o777,
+        uid: 1,
+        gid: 1,
+        rdev: 0,
+        target: b"there".to_vec(),
+        unwanted: false,
+        xattrs: Vec::new(),
+    }
+}
+
+/// A content that the vault has goes by the records, though nobody has heard of its file: it is
+/// in the trash like any.
+#[test]
+fn a_content_in_the_vault_is_told_though_its_file_is_gone() {
+    let (mut machine, draw) = (Machine::new(9, "m"), Draw::new(9));
+    publish(&mut machine);
+    let ino = machine.make(ROOT_INO, "f", Kind::File).unwrap();
+    machine.store(&draw, ino);
+    machine.tree.unlink(ROOT_INO, b"f", false).unwrap();
+    machine.tree.purge(ino).unwrap();
+    let all = publish(&mut machine);
+    let is = |kind: fn(&Body) -> bool| all.iter().any(|(record, _)| kind(&record.body));
+    assert!(is(|body| matches!(body, Body::Place(_))));
+    assert!(is(|body| matches!(body, Body::Removal(_))));
+    assert!(expected(all.iter().map(|(record, _)| record)).is_empty());
+    assert!(machine.tree.find_row(ino).unwrap().is_some());
 }
 
 #[test]
