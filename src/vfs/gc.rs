@@ -63,10 +63,9 @@ impl Vfs {
         if garbage.is_empty() {
             return Ok(());
         }
-        let used = self.bases_in_use()?;
-        garbage.retain(|token| !used.contains(token));
+        let used = &self.bases_in_use()?;
         let deletions = stream::iter(garbage)
-            .map(|token| async move { self.delete_unnamed(&token).await })
+            .map(|token| async move { self.delete_unnamed(&token, used).await })
             .buffer_unordered(DELETIONS_AT_ONCE);
         deletions.try_collect().await
     }
@@ -97,10 +96,12 @@ impl Vfs {
     }
 
     /// Deletes a token, and the parts that it alone names, unless something names it by now.
-    async fn delete_unnamed(&self, token: &Token) -> VfsResult<()> {
+    async fn delete_unnamed(&self, token: &Token, used: &BTreeSet<Token>) -> VfsResult<()> {
         let tag = self.tree.token_tag(token);
-        let named = self.tree.knows_token(token)?;
-        if !named {
+        if !self.tree.knows_token(token)? {
+            if used.contains(token) {
+                return Ok(());
+            }
             if let Some(parts) = self.recorded_parts(token)? {
                 for part in parts {
                     if self.is_needed_besides(&part, &tag)? {

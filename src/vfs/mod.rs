@@ -28,6 +28,8 @@ mod status;
 mod sync;
 pub mod types;
 mod upload;
+#[cfg(test)]
+mod upload_tests;
 mod writeback;
 mod xattrs;
 

@@ -237,7 +237,9 @@ impl Vfs {
                     );
                     continue;
                 }
-                self.queue.set(body.ino, size, Duration::ZERO);
+                if self.goes_to_the_vault(body.ino) {
+                    self.queue.set(body.ino, size, Duration::ZERO);
+                }
             }
         }
     }
