@@ -29,7 +29,7 @@ async fn open(dir: &Path, store: &Arc<MemoryStore>) -> Arc<Vfs> {
         split_above: Some(2 * PART),
         part_size: PART,
         durability: Durability::Fsync,
-        trash_days: 7,
+        trash_days: None,
         local_names: Vec::new(),
         parallel: 2,
         deadline: Duration::from_secs(5),
