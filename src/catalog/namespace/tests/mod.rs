@@ -4,6 +4,7 @@
 //! Histories follow from seeds. `NAMESPACE_HISTORIES` says how many there are of each kind, and
 //! `NAMESPACE_SEED` repeats one alone.
 
+mod acted;
 mod acts;
 mod company;
 mod house;
