@@ -2,8 +2,9 @@
 //! covered, with its places.
 //!
 //! Invariants
-//! 1. A version that a placed one covers is in the history, not in the row, unless it has become
-//!    another file; so a row stays small however often its file is saved.
+//! 1. A version that a placed one in the vault covers is in the history, not in the row, unless it
+//!    has become another file, or is itself still to be sent; so a row stays small however often
+//!    its file is saved.
 //! 2. Whether a version is covered is in its history row, also before it has come itself, and
 //!    after it has been forgotten.
 //! 3. What is shown of an object follows from its row alone.

@@ -84,6 +84,15 @@ impl Txn<'_> {
         let lists = std::mem::take(&mut row.object.covered);
         let mut changed = false;
         for list in lists {
+            if list.origin == Origin::Derived {
+                // Perhaps what it stands for is in the vault by now.
+                for id in list.value.covers {
+                    let ended = self.history(ino, id)?.ended;
+                    listed.extend(ended.map(|day| (id, day)));
+                }
+                changed = true;
+                continue;
+            }
             let counts = match list.value.version {
                 Some(id) => {
                     row.object.place(id).is_some() && row.object.version(id).is_some()
@@ -110,7 +119,17 @@ impl Txn<'_> {
             let before = self.history(ino, id)?;
             let mut history = before.clone();
             history.ended = Some(before.ended.map_or(day, |ended| ended.min(day)));
-            if !row.object.split_off.contains_key(&id) {
+            let version = row.object.versions.get(&id);
+            if version.is_some_and(|held| !matches!(held.origin, Origin::Published(_))) {
+                // It is still to be sent from the row, where it must be covered meanwhile.
+                let (stamp, origin) = (Stamp::ZERO, Origin::Derived);
+                let value = CoveredList { version: None, covers: vec![id] };
+                let held = Held { stamp, origin, value };
+                if !row.object.covered.contains(&held) {
+                    row.object.covered.push(held);
+                }
+                changed = true;
+            } else if !row.object.split_off.contains_key(&id) {
                 let moved = take_out(&mut row.object, row.is_folder, ino, id);
                 changed |= !moved.is_empty();
                 for (record, origin) in &moved {

@@ -89,6 +89,10 @@ impl Company {
     fn check(&self, who: usize) {
         let machine = &self.machines[who];
         check(&machine.tree);
+        if self.machines.len() == 1 {
+            let shown = listing(&machine.tree);
+            assert!(!shown.keys().any(|(_, name)| name.contains("(conflict m0")), "{shown:?}");
+        }
         let heard = self.heard(who);
         if is_calm(&machine.tree) {
             assert_eq!(listing(&machine.tree), expected(heard.iter().copied()), "m{who}");

@@ -6,6 +6,7 @@
 
 #![allow(clippy::collapsible_match, reason = "an arm for each act, whatever comes of it")]
 
+mod acted;
 mod acts;
 mod company;
 mod house;
