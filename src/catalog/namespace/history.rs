@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::tree::CatalogResult;
 use super::txn::Txn;
-use crate::catalog::conflict::object::{Held, Object, Origin, Taken};
+use crate::catalog::conflict::object::{CoveredList, Held, Object, Origin, Taken};
 use crate::catalog::format::record::{Place, PlaceBase, Version};
 use crate::catalog::format::{Body, Record, Reference, Stamp, Subject, VersionId};
 use crate::catalog::local::inode::Ino;
