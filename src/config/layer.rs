@@ -109,8 +109,12 @@ pub struct Layer {
     /// What close and fsync wait for [default: fsync]
     #[arg(long, value_name = "WHEN", help_heading = "Behaviour")]
     pub durability: Option<DurabilityName>,
-    /// Keep deleted and overwritten content this long; 0: not at all [default: 7]
-    #[arg(long, value_name = "DAYS", help_heading = "Behaviour")]
+    /// Keep deleted and overwritten content for so many days of the vault's calendar
+    ///
+    /// This is a setting of the vault: it holds for every machine, until one sets another.
+    /// [default: the vault's setting, at first 7]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(0..=36_500),
+          help_heading = "Behaviour")]
     pub trash_days: Option<u32>,
     /// Names that are kept on this machine and never uploaded; repeat for more
     ///
@@ -143,6 +147,12 @@ pub struct Layer {
     /// What people know this machine by, in the names of conflict copies [default: its host name]
     #[arg(long, value_name = "NAME", help_heading = "Behaviour")]
     pub machine_name: Option<String>,
+
+    /// Begin a new catalog in a vault that holds what a drive of this key has stored and shows no
+    /// catalog that this key opens
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", help_heading = "Behaviour")]
+    pub new_catalog: Option<bool>,
 
     /// Let other users in (subject to modes and owners)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -228,7 +238,7 @@ impl Layer {
             password_command, key_file, ca_file, state_dir, cache_dir, cache_size, cache_free_floor,
             staging_limit, memory, split_above, part_size, durability, trash_days, local_names,
             parallel, poll_interval, deadline, approval_timeout, drain_timeout, register_directories,
-            machine_name,
+            machine_name, new_catalog,
             allow_other, read_only, uid, gid, umask, file_mode, dir_mode, log_level, session_store, directory,
         )
     }

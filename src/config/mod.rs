@@ -400,6 +400,7 @@ fn tuning(layer: &Layer) -> Result<Tuning, ConfigError> {
         },
         trash_days: layer.trash_days,
         machine_name: layer.machine_name.clone(),
+        new_catalog: layer.new_catalog.unwrap_or(false),
         local_names: layer
             .local_names
             .clone()

@@ -65,6 +65,8 @@ pub struct Tuning {
     pub trash_days: Option<u32>,
     /// What people know this machine by; `None`: its host name.
     pub machine_name: Option<String>,
+    /// Begin a catalog though the vault holds what a drive of this key has stored.
+    pub new_catalog: bool,
     /// Patterns of names never uploaded.
     pub local_names: Vec<String>,
     /// Uploads at once.

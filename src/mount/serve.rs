@@ -126,6 +126,7 @@ async fn open_vfs(
         durability: tuning.durability,
         trash_days: tuning.trash_days,
         machine_name: tuning.machine_name,
+        new_catalog: tuning.new_catalog,
         local_names: tuning.local_names,
         parallel: tuning.parallel,
         deadline: tuning.deadline,

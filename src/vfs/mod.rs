@@ -124,6 +124,8 @@ pub struct VfsConfig {
     /// What people know this machine by, in the names of conflict copies; `None`: the host's
     /// name.
     pub machine_name: Option<String>,
+    /// Begin a catalog though the vault holds what a drive of this key has stored.
+    pub new_catalog: bool,
 }
 
 /// Names that editors and desktops litter with: never wanted in a vault (design D4).

@@ -17,6 +17,9 @@ use crate::db::{Space, decode, encode};
 /// How long a mount with a local database waits for news: it has a tree to show.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
+/// Most days that the vault's setting may say (docs/format.md, 6.2).
+const TRASH_DAYS_MAX: u64 = 36_500;
+
 /// Changes that a file may see while it is held once.
 const GENERATION_BITS: u32 = 32;
 
@@ -247,7 +250,8 @@ impl Vfs {
     /// becomes everybody's.
     fn say_trash_days(&self) -> VfsResult<()> {
         let (now, _) = self.tree.vault().trash_days();
-        let Some(days) = self.config.trash_days.map(u64::from) else { return Ok(()) };
+        let Some(days) = self.config.trash_days else { return Ok(()) };
+        let days = u64::from(days).min(TRASH_DAYS_MAX);
         if self.config.read_only || days == now {
             return Ok(());
         }
@@ -275,7 +279,7 @@ impl Vfs {
         }
         self.look().await?;
         if !self.config.read_only {
-            self.remote.found().await?;
+            self.remote.found(self.config.new_catalog).await?;
         }
         self.say_trash_days()?;
         // A vault without a catalog of this key may hold other clients' files: show them

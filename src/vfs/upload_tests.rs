@@ -40,6 +40,7 @@ async fn open(dir: &Path, store: &Arc<MemoryStore>) -> Arc<Vfs> {
         default_uid: 0,
         default_gid: 0,
         machine_name: Some("den".into()),
+        new_catalog: false,
     };
     let key = MasterKey::from_bytes([7; 32]);
     Vfs::open(config, store.clone(), key, seeded_env(1)).await.unwrap()

@@ -381,6 +381,7 @@ fn open(
         part_size: 1 << 20,
         durability: Durability::Fsync,
         machine_name: None,
+        new_catalog: false,
         trash_days: Some(0),
         local_names: Vec::new(),
         parallel: 4,

@@ -48,7 +48,7 @@ impl Remote {
 
     /// Refuses a vault in which no catalog may begin, though none was found that this key opens.
     /// To be asked once, after a first look that found none.
-    pub async fn check_may_begin(&self) -> Result<(), RemoteError> {
+    pub async fn check_may_begin(&self, anyway: bool) -> Result<(), RemoteError> {
         if self.tree.vault().identity.is_some() {
             return Ok(());
         }
@@ -59,6 +59,7 @@ impl Remote {
                 Found::Nothing => return Ok(()),
                 Found::Format1 => return Err(RemoteError::Refused(FORMAT_1.to_owned())),
                 Found::OtherKeys(others) => return Err(self.wrong_key(&others)),
+                Found::Remains if anyway => return Ok(()),
                 Found::Remains if looked == LOOKS => {
                     return Err(RemoteError::Refused(REMAINS.to_owned()));
                 }
@@ -78,8 +79,9 @@ impl Remote {
 
     /// Begins the catalog of a vault that has none, where that may be: its identity is in the
     /// vault before any content is.
-    pub async fn found(&self) -> Result<(), RemoteError> {
-        self.check_may_begin().await?;
+    /// `anyway` says that a person wants one beside what a drive of this key has stored.
+    pub async fn found(&self, anyway: bool) -> Result<(), RemoteError> {
+        self.check_may_begin(anyway).await?;
         if self.tree.vault().identity.is_none() {
             self.begin_chain()?;
             self.publish().await?;

@@ -279,7 +279,7 @@ async fn a_wrong_key_begins_no_catalog() {
     let other = house.machine_with([6; 32]);
     other.look().await;
     assert!(!other.remote.has_followed().unwrap());
-    let refused = other.remote.check_may_begin().await.unwrap_err().to_string();
+    let refused = other.remote.check_may_begin(false).await.unwrap_err().to_string();
     for remote in [&a.remote, &other.remote] {
         let id = data_encoding::HEXLOWER.encode(&remote.catalog_keys.id());
         assert!(refused.contains(&id), "{refused}");
@@ -287,7 +287,7 @@ async fn a_wrong_key_begins_no_catalog() {
     let b = house.machine();
     b.look().await;
     assert!(b.remote.has_followed().unwrap());
-    b.remote.check_may_begin().await.unwrap();
+    b.remote.check_may_begin(false).await.unwrap();
 }
 
 #[tokio::test]
@@ -378,4 +378,22 @@ async fn what_the_vault_lost_of_the_log_is_put_again() {
     b.look().await;
     assert_eq!(b.names(), a.names());
     assert!(!b.remote.is_in_doubt().unwrap() && !a.remote.is_in_doubt().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_catalog_that_is_gone_is_begun_anew_only_if_a_person_says_so() {
+    let mut house = House::new();
+    let a = house.machine();
+    a.make(ROOT_INO, "dir", Kind::Dir);
+    a.remote.publish().await.unwrap();
+    for token in house.tokens(PayloadKind::Segment) {
+        house.store.tamper(&token, bytes::Bytes::from_static(b"nothing that opens as catalog"));
+    }
+    let b = house.machine();
+    b.look().await;
+    let refused = b.remote.found(false).await.unwrap_err().to_string();
+    assert!(refused.contains("--new-catalog"), "{refused}");
+    assert!(b.remote.tree.vault().identity.is_none());
+    b.remote.found(true).await.unwrap();
+    assert!(b.remote.tree.vault().identity.is_some());
 }

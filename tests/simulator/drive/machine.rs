@@ -271,6 +271,7 @@ impl Machine {
             split_above: Some(u64::from(split_above) * CELL),
             part_size: u64::from(part) * CELL,
             machine_name: Some(format!("machine {}", self.number)),
+            new_catalog: false,
             durability: Durability::Fsync,
             trash_days: Some(trash_days),
             local_names: Vec::new(),
