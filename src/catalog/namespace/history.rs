@@ -179,10 +179,13 @@ impl Txn<'_> {
             let body = Body::Covered { version: Some(id), covers: some.to_vec() };
             bodies.push((placed, body));
         }
+        let shown = row.inode(ino).map(|inode| inode.attrs.ctime);
         for (stamp, body) in bodies {
             let record = Record::new(subject, stamp, body);
             self.take(ino, &mut row, &record, Origin::Unpublished)?;
         }
+        // That a content has come to the vault is no change of the file.
+        shown.into_iter().for_each(|time| row.set_change_time(time));
         self.put_row(ino, row);
         self.queue_unless_local(ino, None)?;
         self.settle(ino)?;
