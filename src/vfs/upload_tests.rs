@@ -60,6 +60,10 @@ fn version(vfs: &Vfs, ino: u64) -> Version {
     vfs.tree.inode(ino).unwrap().content.version.clone()
 }
 
+fn vfs_disk() -> Arc<dyn crate::env::disk::Disk> {
+    crate::env::Env::system().disk
+}
+
 /// The tokens of contents: whole ones, part lists and parts.
 fn tokens(store: &MemoryStore) -> Vec<Token> {
     let is_catalog = |context: &str| context.ends_with("/log") || context.ends_with("/checkpoint");
@@ -107,7 +111,7 @@ async fn an_old_version_is_kept_and_a_part_of_both_is_stored_once() {
     vfs.release(opened.fh).unwrap();
     drop(vfs);
 
-    std::fs::remove_dir_all(dir.path().join("cache")).unwrap();
+    vfs_disk().remove_dir_all(&dir.path().join("cache")).unwrap();
     let vfs = open(dir.path(), &store).await;
     let read = OpenMode { read: true, ..OpenMode::default() };
     let opened = vfs.open_file(large.ino, read).unwrap();
