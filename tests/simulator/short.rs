@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::batch::{Batch, repeat};
 use super::draw::Profile;
 
-/// Seconds that it takes by default, and the least that it does however slow the machine is.
-const SECONDS: u64 = 60;
-const SEEDS: u64 = 60;
+/// Seeds that it runs, however fast or slow the machine is, and for how long more by default.
+const SEEDS: u64 = 130;
+const SECONDS: u64 = 0;
 
 /// In turn: so many of one machine alone, where nothing may be found at all.
 const PROFILES: [&str; 5] = ["quiet", "machines", "quiet", "fates", "lies"];
