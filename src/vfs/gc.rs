@@ -269,7 +269,7 @@ impl Vfs {
         if let Some(list) = due.list() {
             let own = self.tree.token_tag(&list.token);
             for part in self.recorded_parts(&list.token)?.unwrap_or_default() {
-                if self.is_part_of_another(&part, &own)? {
+                if self.is_needed_besides(&part, &own)? {
                     continue;
                 }
                 if self.delete_token(&part).await? != Deletion::Done {
@@ -287,26 +287,6 @@ impl Vfs {
             self.forget_parts(&due.token)?;
         }
         Ok(true)
-    }
-
-    /// Whether a list that is still named, other than the one with this tag, has a part.
-    fn is_part_of_another(&self, part: &Token, own: &[u8; 16]) -> VfsResult<bool> {
-        let prefix = schema::lists_with(&self.tree.token_tag(part));
-        let mut lists = Vec::new();
-        self.tree.db().scan(&prefix, &prefix, |key, _| {
-            let mut list = [0; 16];
-            list.copy_from_slice(&key[17..33]);
-            if list != *own {
-                lists.push(list);
-            }
-            Ok(true)
-        })?;
-        for list in lists {
-            if self.tree.db().any(&schema::tokens(&list))? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Reads every part list that the catalog names and this machine has not read: a part may be

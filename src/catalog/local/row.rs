@@ -19,7 +19,7 @@ use crate::catalog::conflict::names::Claimant;
 use crate::catalog::conflict::object::{
     Attributes, Held, Nature, Object, Origin, Others, Taken, Times,
 };
-use crate::catalog::format::record::{self, ObjectKind, Place, PlaceBase};
+use crate::catalog::format::record::{self, Place, PlaceBase};
 use crate::catalog::format::{Body, Record, Stamp, Subject, VersionId};
 
 /// A claim to a name that an object has in the entries.
@@ -344,11 +344,6 @@ pub fn drop_derived(object: &mut Object) {
     object.times.take_if(|held| is_derived(held));
     object.xattrs.retain(|_, held| !is_derived(held));
     object.names.retain(|_, held| !is_derived(held));
-}
-
-/// The kind of an object by its number's subject.
-pub fn is_folder_kind(kind: ObjectKind) -> bool {
-    kind == ObjectKind::Folder
 }
 
 impl History {

@@ -8,7 +8,7 @@ use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 
 use super::outbox::Outbox;
-use super::txn::{Stale, Txn};
+use super::txn::Txn;
 use crate::catalog::attributes::NamesInUse;
 use crate::catalog::conflict::names::{Claimant, copy_link};
 use crate::catalog::conflict::object::{Attributes, Held, Nature, Origin, Times};
@@ -373,16 +373,6 @@ impl Tree {
     pub fn parent_of(&self, dir: Ino) -> CatalogResult<Ino> {
         let row = self.find_row(dir)?;
         Ok(row.and_then(|row| row.standings.first().map(|s| s.folder)).unwrap_or(ROOT_INO))
-    }
-
-    /// Drops decoded records, so that the next read comes from the database (in tests).
-    pub fn forget_cached(&self, stale: &[Stale]) {
-        let mut cache = self.cache.lock();
-        for item in stale {
-            if let Stale::Inode { ino, .. } = item {
-                cache.pop(ino);
-            }
-        }
     }
 
     /// Records everything at once on the disk.
